@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Everything that must hold: format, lints, all tests, and the tests on a real Apache Kafka.
+#
+#   scripts/test.sh [ARGUMENTS OF CARGO TEST]
+#
+# The real-Kafka tests need Java and Maven. Without them they are skipped, which is said at the end; with CI=true that
+# is a failure. One profile (release) for everything, so that dependencies are built once.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/lib.sh
+need_build_tools
+
+step() {
+    printf '\n== %s\n' "$*"
+    "$@"
+}
+
+skipped=
+if ! why=$(scripts/kafka/classpath.sh 2>&1 >/dev/null); then
+    skipped=$why
+    if [ "${CI:-}" = true ]; then
+        echo "$why" >&2
+        echo "with CI=true this is a failure" >&2
+        exit 1
+    fi
+fi
+
+step cargo fmt --all --check
+step cargo clippy --release --all-targets --locked -- -D warnings
+step cargo test --release --all --locked "$@"
+if [ -n "$skipped" ]; then
+    printf '\nall passed, but the real-Kafka tests were SKIPPED: %s\n' "$skipped"
+else
+    printf '\nall passed, real Kafka included\n'
+fi

@@ -1,0 +1,40 @@
+//! `forebay run`: the pipeline with its faces — messages, progress, HTTP, signals, summary.
+
+use super::args::RunArgs;
+use super::exit::{CONFIG, Failure, IO, OK};
+use super::{layers, logging, progress, signals, summary};
+use crate::config::Target;
+use crate::pipeline::{self, Control, Custom, guarantee};
+use crate::server::{Server, ServerError};
+
+/// Runs until stopped, until the end with `--exit-at-end`, or until it fails.
+pub(super) fn run(args: &RunArgs) -> Result<i32, Failure> {
+    let mut config = layers::read(&args.settings)?.config;
+    config.exit_at_end = args.exit_at_end;
+    if let Some(reason) = guarantee::unmet(&config) {
+        return Err(Failure::new(CONFIG, anyhow::anyhow!(reason)));
+    }
+    let bar = progress::line();
+    logging::start(&config.log, &bar);
+    let control = Control::new();
+    signals::listen(&control)?;
+    let server = Server::start(&config.server, &control).map_err(server_failure)?;
+    let watch = progress::Watch::start(&bar, &control);
+    let data_on_stdout = config.sink.target == Some(Target::Stdout);
+    let custom = Custom { unprotected: args.unprotected, ..Custom::default() };
+    let result = pipeline::run_with(config, control, custom);
+    drop(watch);
+    drop(server);
+    let result = result?;
+    if data_on_stdout {
+        summary::write(&mut std::io::stderr().lock(), args.output, &result)?;
+    } else {
+        summary::write(&mut std::io::stdout().lock(), args.output, &result)?;
+    }
+    Ok(OK)
+}
+
+fn server_failure(error: ServerError) -> Failure {
+    let code = if matches!(error, ServerError::Bind { .. }) { CONFIG } else { IO };
+    Failure::new(code, error)
+}

@@ -1,0 +1,33 @@
+//! SIGINT and SIGTERM: the first asks for an ordered stop, the second ends the process.
+
+use super::exit::INTERRUPTED;
+use super::output::talk;
+use crate::pipeline::Control;
+use std::io;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Starts listening, on a thread of its own, for as long as the process lives.
+pub(super) fn listen(control: &Control) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let guard = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    drop(guard);
+    let control = control.clone();
+    let listening = async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if control.is_stopping() {
+                talk("forebay: second signal, ending at once; what is durable is delivered at the next start");
+                std::process::exit(INTERRUPTED);
+            }
+            talk("forebay: stopping; a second signal ends at once");
+            control.stop();
+        }
+    };
+    std::thread::Builder::new().name("signals".to_string()).spawn(move || runtime.block_on(listening))?;
+    Ok(())
+}

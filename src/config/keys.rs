@@ -1,0 +1,305 @@
+//! The table of settings: name, meaning, limits, and the field behind each. Names are final.
+//!
+//! Promises: what the reference says is what is checked, because both come from here.
+
+use super::{
+    Config, Durability, Fence, Format, GIB, Handover, KIB, LogFormat, LogLevel, MIB, OnForeignCommit, Properties,
+    Require, Server, Start, Target,
+};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the settings for librdkafka live; any name may follow.
+pub const PROPERTIES: &str = "kafka.properties";
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// One setting.
+#[derive(Debug)]
+pub struct Key {
+    /// Dotted name.
+    pub name: &'static str,
+    /// What it does, and what a wrong value costs.
+    pub about: &'static str,
+    /// What it may be, and its field.
+    pub kind: Kind,
+}
+
+/// A place in the configuration.
+pub type Field<T> = fn(&mut Config) -> &mut T;
+
+/// What a setting may be, and the field it fills.
+#[derive(Debug)]
+pub enum Kind {
+    /// Any text but the empty one.
+    Text(Field<String>),
+    /// A list of texts.
+    List(Field<Vec<String>>),
+    /// A path.
+    Path(Field<PathBuf>),
+    /// `true` or `false`.
+    Flag(Field<bool>),
+    /// A whole number within limits.
+    Count(u32, u32, Field<u32>),
+    /// A size with its unit, within limits.
+    Bytes(u64, u64, Field<u64>),
+    /// A size with its unit, within limits; not set by default.
+    Quota(u64, u64, Field<Option<u64>>),
+    /// A duration with its unit, within limits.
+    Time(Duration, Duration, Field<Duration>),
+    /// One of these words; the functions tell and set which.
+    Choice(&'static [&'static str], fn(&Config) -> usize, fn(&mut Config, usize)),
+    /// Where records go.
+    Target(Field<Option<Target>>),
+    /// An address and port, or `off`.
+    Listen(Field<Server>),
+    /// Names and values for librdkafka.
+    Properties(Field<Properties>),
+}
+
+const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
+    Key { name, about, kind }
+}
+
+/// The setting of that name.
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// All settings, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    key(
+        "kafka.brokers",
+        Kind::Text(|c| &mut c.kafka.brokers),
+        "Brokers to ask first, `host:port`, separated by commas. Required.",
+    ),
+    key(
+        "kafka.group",
+        Kind::Text(|c| &mut c.kafka.group),
+        "Consumer group. Another group starts over and delivers everything again.",
+    ),
+    key(
+        "kafka.topics",
+        Kind::List(|c| &mut c.kafka.topics),
+        "Topics; one that starts with `^` is a regular expression. Required.",
+    ),
+    key(
+        "kafka.start",
+        Kind::Choice(
+            &["earliest", "latest"],
+            |c| c.kafka.start as usize,
+            |c, i| c.kafka.start = [Start::Earliest, Start::Latest][i],
+        ),
+        "Where a partition starts that neither the log nor the group knows. `latest` passes over what is there.",
+    ),
+    key(
+        "kafka.receivers",
+        Kind::Count(1, 64, |c| &mut c.kafka.receivers),
+        "Group members in this process, each with a thread; more than partitions are idle.",
+    ),
+    key(
+        "kafka.instances",
+        Kind::Count(1, 1000, |c| &mut c.kafka.instances),
+        "How many instances, each with its own log, share the group. With 1, a group whose commits are gone goes on \
+         where the log ends; with more, such a partition is held.",
+    ),
+    key(
+        "kafka.fence",
+        Kind::Choice(
+            &["commit", "none"],
+            |c| c.kafka.fence as usize,
+            |c, i| c.kafka.fence = [Fence::Commit, Fence::None][i],
+        ),
+        "`commit`: deliver a block when Kafka confirmed a commit beyond it. `none`: as soon as it is durable; two \
+         instances would double.",
+    ),
+    key(
+        "kafka.handover",
+        Kind::Choice(
+            &["keep", "return"],
+            |c| c.kafka.handover as usize,
+            |c, i| c.kafka.handover = [Handover::Keep, Handover::Return][i],
+        ),
+        "What becomes of acknowledged blocks when a partition moves: `keep` delivers them here. `return` is not \
+         available yet.",
+    ),
+    key(
+        "kafka.on_foreign_commit",
+        Kind::Choice(
+            &["hold", "log", "kafka"],
+            |c| c.kafka.on_foreign_commit as usize,
+            |c, i| {
+                c.kafka.on_foreign_commit = [OnForeignCommit::Hold, OnForeignCommit::Log, OnForeignCommit::Kafka][i];
+            },
+        ),
+        "A committed offset that Forebay did not write: `hold` the partition, go on at the end of the `log`, or where \
+         `kafka` says. The last may skip or double records.",
+    ),
+    key(
+        "kafka.static_membership",
+        Kind::Flag(|c| &mut c.kafka.static_membership),
+        "Keep the seat in the group over a restart: back in a moment, no rebalance.",
+    ),
+    key(
+        "kafka.session_timeout",
+        Kind::Time(SECOND, HOUR, |c| &mut c.kafka.session_timeout),
+        "After this long without a heartbeat the group gives the member up. Brokers limit it (6s to 30m by default).",
+    ),
+    key(
+        "kafka.unreachable_timeout",
+        Kind::Time(SECOND, HOUR, |c| &mut c.kafka.unreachable_timeout),
+        "With `--exit-at-end`: give up (exit 69) after this long without a broker.",
+    ),
+    key(
+        PROPERTIES,
+        Kind::Properties(|c| &mut c.kafka.properties),
+        "Any librdkafka setting (TLS, SASL, fetch sizes …), except those Forebay owns.",
+    ),
+    key(
+        "block.bytes",
+        Kind::Bytes(KIB, MIB, |c| &mut c.block.bytes),
+        "A block is closed at this size. Smaller: more work for each record.",
+    ),
+    key(
+        "block.records",
+        Kind::Count(1, 1_000_000, |c| &mut c.block.records),
+        "A block is closed at this many records.",
+    ),
+    key(
+        "block.age",
+        Kind::Time(Duration::from_millis(1), SECOND.saturating_mul(10), |c| &mut c.block.age),
+        "A block is closed when its first record has waited this long: the price in latency for fewer syncs.",
+    ),
+    key(
+        "block.max_record_bytes",
+        Kind::Bytes(KIB, 32 * MIB, |c| &mut c.block.max_record_bytes),
+        "A larger record stops its partition. Memory must hold several.",
+    ),
+    key(
+        "memory.budget",
+        Kind::Bytes(16 * MIB, 64 * GIB, |c| &mut c.memory.budget),
+        "Bytes of records in flight, librdkafka's queues included; beyond it fetching pauses and blocks are read back \
+         from the log.",
+    ),
+    key(
+        "wal.dir",
+        Kind::Path(|c| &mut c.wal.dir),
+        "Directory of the log, on a disk that honours flush. One process at a time. Required.",
+    ),
+    key(
+        "wal.segment_bytes",
+        Kind::Bytes(64 * KIB, 4 * GIB, |c| &mut c.wal.segment_bytes),
+        "A segment rolls at this size. Space is given back in whole segments.",
+    ),
+    key(
+        "wal.segment_age",
+        Kind::Time(SECOND, WEEK, |c| &mut c.wal.segment_age),
+        "A segment with blocks in it rolls at this age.",
+    ),
+    key(
+        "wal.max_bytes",
+        Kind::Quota(512 * KIB, 1024 * 1024 * GIB, |c| &mut c.wal.max_bytes),
+        "Quota: at this size fetching pauses until the sink has caught up. At least eight segments.",
+    ),
+    key(
+        "wal.durability",
+        Kind::Choice(&["fsync"], |c| c.wal.durability as usize, |c, i| c.wal.durability = [Durability::Fsync][i]),
+        "When a block counts as durable: after fdatasync.",
+    ),
+    key("sink.target", Kind::Target(|c| &mut c.sink.target), "`file:DIR`, `stdout` or `null`. Required."),
+    key(
+        "sink.format",
+        Kind::Choice(
+            &["jsonl", "raw"],
+            |c| c.sink.format as usize,
+            |c, i| c.sink.format = [Format::Jsonl, Format::Raw][i],
+        ),
+        "`jsonl`: an envelope with topic, partition, offset, timestamp, key, value, headers. `raw`: the value and a \
+         newline.",
+    ),
+    key(
+        "sink.roll_bytes",
+        Kind::Bytes(4 * KIB, 1024 * GIB, |c| &mut c.sink.roll_bytes),
+        "An output file is finished, and gets its final name, at this size.",
+    ),
+    key(
+        "sink.roll_age",
+        Kind::Time(SECOND, WEEK, |c| &mut c.sink.roll_age),
+        "An output file is finished, and gets its final name, at this age.",
+    ),
+    key(
+        "sink.batch_bytes",
+        Kind::Bytes(4 * KIB, GIB, |c| &mut c.sink.batch_bytes),
+        "Blocks delivered and synced together. At most half of `memory.budget`.",
+    ),
+    key(
+        "sink.batch_age",
+        Kind::Time(Duration::ZERO, SECOND.saturating_mul(10), |c| &mut c.sink.batch_age),
+        "How long a batch waits for more.",
+    ),
+    key(
+        "server.listen",
+        Kind::Listen(|c| &mut c.server),
+        "Address and port for `/metrics`, `/livez`, `/readyz` and `/status`, or `off`. The default port gives way to \
+         a free one when it is taken.",
+    ),
+    key(
+        "server.allow_remote",
+        Kind::Flag(|c| &mut c.server.allow_remote),
+        "Permits an address that other hosts can reach. There is no password.",
+    ),
+    key(
+        "log.format",
+        Kind::Choice(
+            &["text", "json"],
+            |c| c.log.format as usize,
+            |c, i| c.log.format = [LogFormat::Text, LogFormat::Json][i],
+        ),
+        "Lines on standard error: for people, or one JSON object each.",
+    ),
+    key(
+        "log.level",
+        Kind::Choice(&LEVELS, |c| c.log.level as usize, |c, i| c.log.level = LEVEL[i]),
+        "The least important line to write.",
+    ),
+    key(
+        "stop.deadline",
+        Kind::Time(Duration::ZERO, HOUR, |c| &mut c.stop.deadline),
+        "How long a stop may go on delivering what is durable; the rest is delivered after the next start.",
+    ),
+    key(
+        "require",
+        Kind::Choice(
+            &["exactly-once", "none"],
+            |c| c.require as usize,
+            |c, i| c.require = [Require::ExactlyOnce, Require::None][i],
+        ),
+        "`exactly-once`: refuse to start (exit 78) if this configuration can't promise it.",
+    ),
+];
+
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+const LEVEL: [LogLevel; 5] = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_each_word_sets_what_it_gets() {
+        let names: BTreeSet<_> = KEYS.iter().map(|key| key.name).collect();
+        assert_eq!(names.len(), KEYS.len());
+        for key in KEYS {
+            if let Kind::Choice(words, get, set) = key.kind {
+                for word in 0..words.len() {
+                    let mut config = Config::default();
+                    set(&mut config, word);
+                    assert_eq!(get(&config), word, "{}", key.name);
+                }
+            }
+        }
+    }
+}

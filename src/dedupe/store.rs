@@ -1,0 +1,161 @@
+//! The sled copy of the dedupe table.
+//!
+//! Promises: a copy is used only if it carries this log's stamp and equals what the log says. Whatever is wrong with
+//! it (missing, damaged, another log's, ahead or behind) it is rebuilt from the log, and why is told. Never: its
+//! failure stops nothing but itself; the log holds the same facts.
+
+use super::{Row, Table};
+use crate::record::{Lsn, Partition};
+use std::path::Path;
+
+const STAMP: &[u8] = b"\xff stamp";
+/// sled's page cache; the table is small.
+const CACHE_BYTES: u64 = 1 << 20;
+
+/// For which state of which log a copy is true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The log's id.
+    pub wal_id: u128,
+    /// The last synced LSN when the copy was written.
+    pub lsn: Lsn,
+}
+
+/// What was found at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The copy equals the log.
+    Matched,
+    /// The copy was made anew from the log.
+    Rebuilt(String),
+}
+
+/// The copy could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// sled's own error.
+    #[error("dedupe table: {0}")]
+    Sled(#[from] sled::Error),
+}
+
+/// The open copy.
+#[derive(Debug)]
+pub struct Store {
+    db: sled::Db,
+}
+
+impl Store {
+    /// Opens the copy in `dir` and compares it with the log's rows. A copy that can't be opened is moved aside by
+    /// removing the directory: everything in it can be computed again. Blocking.
+    pub fn open(dir: &Path, log: &Table, stamp: Stamp) -> Result<(Self, Origin), StoreError> {
+        let (db, damage) = match open(dir) {
+            Ok(db) => (db, None),
+            Err(error) => {
+                std::fs::remove_dir_all(dir).map_err(sled::Error::from)?;
+                (open(dir)?, Some(format!("could not be opened: {error}")))
+            }
+        };
+        let store = Self { db };
+        let origin = match damage.or_else(|| store.mismatch(log, stamp).err()) {
+            None => Origin::Matched,
+            Some(why) => {
+                store.db.clear()?;
+                Origin::Rebuilt(why)
+            }
+        };
+        store.save(log, stamp)?;
+        Ok((store, origin))
+    }
+
+    fn mismatch(&self, log: &Table, stamp: Stamp) -> Result<(), String> {
+        let found = self.db.get(STAMP).map_err(|error| error.to_string())?;
+        let found = found.ok_or("it is new")?;
+        if found.len() != 24 || found[..16] != stamp.wal_id.to_le_bytes() {
+            return Err("it belongs to another log".to_string());
+        }
+        let mut rows = Table::default();
+        for entry in self.db.iter() {
+            let (key, value) = entry.map_err(|error| error.to_string())?;
+            if key.as_ref() == STAMP {
+                continue;
+            }
+            let (partition, row) = decode(&key, &value).ok_or("a row is malformed")?;
+            rows.set(partition, row);
+        }
+        if rows == *log { Ok(()) } else { Err("it differs from the log".to_string()) }
+    }
+
+    /// Writes all rows and the stamp in one batch. Returns before it is durable: sled syncs in the background.
+    pub fn save(&self, table: &Table, stamp: Stamp) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for (partition, row) in table.rows() {
+            let mut value = [0; 20];
+            value[..8].copy_from_slice(&row.admit.to_le_bytes());
+            value[8..16].copy_from_slice(&row.deliver.to_le_bytes());
+            value[16..].copy_from_slice(&row.tenure.to_le_bytes());
+            let key = (u64::from(partition.topic) << 32 | u64::from(partition.number as u32)).to_be_bytes();
+            batch.insert(&key, &value);
+        }
+        let mut value = [0; 24];
+        value[..16].copy_from_slice(&stamp.wal_id.to_le_bytes());
+        value[16..].copy_from_slice(&stamp.lsn.to_le_bytes());
+        batch.insert(STAMP, &value);
+        Ok(self.db.apply_batch(batch)?)
+    }
+
+    /// Makes what was saved durable as far as sled can, for a clean stop.
+    pub fn close(self) -> Result<(), StoreError> {
+        self.db.flush()?;
+        Ok(())
+    }
+}
+
+fn open(dir: &Path) -> sled::Result<sled::Db> {
+    sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000)).open()
+}
+
+fn decode(key: &[u8], value: &[u8]) -> Option<(Partition, Row)> {
+    let key = u64::from_be_bytes(key.try_into().ok()?);
+    if value.len() != 20 {
+        return None;
+    }
+    let admit = i64::from_le_bytes(value[..8].try_into().ok()?);
+    let deliver = i64::from_le_bytes(value[8..16].try_into().ok()?);
+    let tenure = u32::from_le_bytes(value[16..].try_into().ok()?);
+    Some((Partition { topic: (key >> 32) as u32, number: key as u32 as i32 }, Row { admit, deliver, tenure }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAMP_ONE: Stamp = Stamp { wal_id: 7, lsn: 12 };
+
+    fn table(admit: i64) -> Table {
+        Table::new([(Partition { topic: 1, number: 3 }, Row { admit, deliver: 2, tenure: 4 })])
+    }
+
+    #[test]
+    fn an_equal_copy_is_kept_and_any_other_is_rebuilt() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |table: &Table, stamp| {
+            let (store, origin) = Store::open(dir.path(), table, stamp).unwrap();
+            store.close().unwrap();
+            origin
+        };
+        assert!(matches!(open(&table(9), STAMP_ONE), Origin::Rebuilt(_)), "it is new");
+        assert_eq!(open(&table(9), STAMP_ONE), Origin::Matched);
+        assert!(matches!(open(&table(8), STAMP_ONE), Origin::Rebuilt(_)), "ahead of the log");
+        assert_eq!(open(&table(8), Stamp { lsn: 13, ..STAMP_ONE }), Origin::Matched);
+        assert!(matches!(open(&table(8), Stamp { wal_id: 8, lsn: 13 }), Origin::Rebuilt(_)), "another log");
+    }
+
+    #[test]
+    fn a_damaged_copy_is_rebuilt() {
+        let dir = tempfile::tempdir().unwrap();
+        Store::open(dir.path(), &table(9), STAMP_ONE).unwrap().0.close().unwrap();
+        std::fs::write(dir.path().join("conf"), b"damaged").unwrap();
+        let (_, origin) = Store::open(dir.path(), &table(9), STAMP_ONE).unwrap();
+        assert!(matches!(origin, Origin::Rebuilt(_)), "{origin:?}");
+    }
+}

@@ -1,0 +1,185 @@
+//! The simulated machine's system calls: what becomes of each operation, by plan and by chance.
+//!
+//! Promises: every changing operation is numbered and passes [`Machine::begin`]; a stopped machine changes nothing.
+
+use super::image::{Directory, Entry, Image, Inode, Random};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Error, ErrorKind};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+const EIO: i32 = 5;
+
+#[derive(Clone, Debug)]
+pub(super) struct Machine {
+    pub image: Image,
+    pub random: Random,
+    pub operations: u64,
+    pub crash_at: Option<u64>,
+    pub down: bool,
+    pub fail_at: BTreeSet<u64>,
+    pub capacity: Option<u64>,
+    pub unreadable: BTreeMap<usize, Range<u64>>,
+    pub locks: BTreeSet<PathBuf>,
+}
+
+/// How much of an operation takes place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Done,
+    /// It fails with an I/O error, perhaps half done.
+    Fails,
+    /// The machine stops in the middle; whether the operation still took place is open.
+    Stops {
+        happened: bool,
+    },
+}
+
+impl Machine {
+    pub fn new(image: Image, seed: u64, capacity: Option<u64>) -> Self {
+        Self {
+            image,
+            random: Random(seed),
+            operations: 0,
+            crash_at: None,
+            down: false,
+            fail_at: BTreeSet::new(),
+            capacity,
+            unreadable: BTreeMap::new(),
+            locks: BTreeSet::new(),
+        }
+    }
+
+    /// Counts one changing operation and says what becomes of it.
+    fn begin(&mut self) -> Result<Fate, Error> {
+        self.check_up()?;
+        let number = self.operations;
+        self.operations += 1;
+        if self.crash_at == Some(number) {
+            self.down = true;
+            return Ok(Fate::Stops { happened: self.random.below(2) == 0 });
+        }
+        Ok(if self.fail_at.remove(&number) { Fate::Fails } else { Fate::Done })
+    }
+
+    pub fn check_up(&self) -> Result<(), Error> {
+        if self.down { Err(Error::other("the simulated machine is down")) } else { Ok(()) }
+    }
+
+    /// Runs an all-or-nothing operation.
+    pub fn atomic(&mut self, act: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
+        match self.begin()? {
+            Fate::Done => act(self),
+            Fate::Fails => Err(Error::from_raw_os_error(EIO)),
+            Fate::Stops { happened } => {
+                if happened {
+                    act(self)?;
+                }
+                self.check_up()
+            }
+        }
+    }
+
+    pub fn entry(&self, path: &Path) -> Option<Entry> {
+        let (dir, name) = split(path);
+        self.image.directories.get(dir).and_then(|d| d.names.get(&name)).copied()
+    }
+
+    pub fn file(&self, path: &Path) -> Result<usize, Error> {
+        match self.entry(path) {
+            Some(Entry::File(number)) => Ok(number),
+            Some(Entry::Directory) => Err(ErrorKind::IsADirectory.into()),
+            None => Err(ErrorKind::NotFound.into()),
+        }
+    }
+
+    pub fn directory(&mut self, dir: &Path) -> Result<&mut Directory, Error> {
+        self.image.directories.get_mut(dir).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    pub fn create(&mut self, path: &Path) -> Result<(), Error> {
+        if self.entry(path).is_some() {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        let (dir, name) = split(path);
+        let number = self.image.inodes.len();
+        self.directory(dir)?.link(name, Entry::File(number));
+        self.image.inodes.push(Inode::default());
+        Ok(())
+    }
+
+    pub fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Error> {
+        let ((dir, old), (other, new)) = (split(from), split(to));
+        if dir != other {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        let number = self.file(from)?;
+        self.directory(dir)?.rename(old, new, Entry::File(number));
+        Ok(())
+    }
+
+    pub fn sync_dir(&mut self, dir: &Path) -> Result<(), Error> {
+        let fate = self.begin()?;
+        let mut random = self.random.clone();
+        let directory = self.directory(dir)?;
+        match fate {
+            Fate::Done | Fate::Stops { happened: true } => directory.sync(),
+            Fate::Fails => directory.sync_and_fail(&mut random),
+            Fate::Stops { happened: false } => {}
+        }
+        self.random.next();
+        if fate == Fate::Fails { Err(Error::from_raw_os_error(EIO)) } else { self.check_up() }
+    }
+
+    pub fn write(&mut self, number: usize, position: u64, bytes: &[u8]) -> Result<(), Error> {
+        let fate = self.begin()?;
+        let old = self.image.inodes[number].cache.len() as u64;
+        let growth = (position + bytes.len() as u64).saturating_sub(old);
+        let missing = growth.saturating_sub(self.free());
+        let fits = bytes.len() - (missing as usize).min(bytes.len());
+        let part = self.random.below(fits + 1);
+        let written = if fate == Fate::Done { fits } else { part };
+        if written > 0 {
+            self.image.inodes[number].write(position as usize, &bytes[..written]);
+        }
+        self.check_up()?;
+        match fate {
+            Fate::Fails => Err(Error::from_raw_os_error(EIO)),
+            _ if fits < bytes.len() => Err(ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn sync(&mut self, number: usize) -> Result<(), Error> {
+        let fate = self.begin()?;
+        let inode = &mut self.image.inodes[number];
+        match fate {
+            Fate::Done | Fate::Stops { happened: true } => inode.sync(),
+            Fate::Fails => inode.sync_and_fail(&mut self.random),
+            Fate::Stops { happened: false } => {}
+        }
+        if fate == Fate::Fails { Err(Error::from_raw_os_error(EIO)) } else { self.check_up() }
+    }
+
+    pub fn read(&self, number: usize, position: u64, buffer: &mut [u8]) -> Result<usize, Error> {
+        self.check_up()?;
+        let bytes = &self.image.inodes[number].cache;
+        let start = (position as usize).min(bytes.len());
+        let end = (start + buffer.len()).min(bytes.len());
+        if self.unreadable.get(&number).is_some_and(|r| r.start < end as u64 && position < r.end) {
+            return Err(Error::from_raw_os_error(EIO));
+        }
+        buffer[..end - start].copy_from_slice(&bytes[start..end]);
+        Ok(end - start)
+    }
+
+    pub fn free(&self) -> u64 {
+        self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.image.used()))
+    }
+}
+
+/// The directory and the name of a path.
+pub(super) fn split(path: &Path) -> (&Path, String) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    (path.parent().unwrap_or(path), name)
+}

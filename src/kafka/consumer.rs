@@ -1,0 +1,308 @@
+//! A group member: rebalances as events, batches from one queue, commits with results, pause and resume by seek.
+//!
+//! Promises: rebalance events come in order and are handled by the caller, on the thread that polls, before the group
+//! goes on; a pause is undone only together with a seek to the caller's own next offset (librdkafka's position counts
+//! end-of-partition events as consumed). Never: it does not commit by itself and stores no offsets.
+
+use super::ffi::commit::{CommitQueue, Committed, Offer, Outcome, committed};
+use super::ffi::fetch::{Batch, FetchQueue, Waker};
+use super::ffi::group::{self, Membership};
+use super::ffi::topics;
+use crate::record::TopicId;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Several heartbeats must fit into a session, and none need be further apart than librdkafka's own default.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(3);
+
+/// A topic's name and a partition number.
+pub type Named = (String, i32);
+
+/// How to reach Kafka and as whom.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `host:port,…`.
+    pub brokers: String,
+    /// Consumer group.
+    pub group: String,
+    /// `group.instance.id` for static membership.
+    pub instance_id: Option<String>,
+    /// After how long without a heartbeat the group gives the member up.
+    pub session_timeout: Duration,
+    /// Bytes librdkafka may hold for one partition before it stops fetching.
+    pub queue_bytes: usize,
+    /// Further librdkafka settings, applied first.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Something that happened to the member.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Partitions were added; answer with [`Member::assign`].
+    Assigned(Vec<Named>),
+    /// Partitions are taken away; answer with [`Member::unassign`].
+    Revoked {
+        /// Which.
+        partitions: Vec<Named>,
+        /// True when they already belong to someone else: commits will be refused.
+        lost: bool,
+    },
+    /// An error of the client or of a broker.
+    Error {
+        /// Its code.
+        code: Option<RDKafkaErrorCode>,
+        /// The client is beyond use.
+        fatal: bool,
+        /// For people.
+        text: String,
+    },
+}
+
+/// The callbacks' side of a member.
+pub struct Context {
+    events: Mutex<VecDeque<Event>>,
+    closing: AtomicBool,
+}
+
+impl Context {
+    fn push(&self, event: Event) {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                tracing::warn!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Debug => tracing::trace!(target: "librdkafka", facility, "{message}"),
+            _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.push(Event::Error { code: error.rdkafka_error_code(), fatal: false, text: reason.to_string() });
+    }
+}
+
+impl ConsumerContext for Context {
+    /// Only notes what happened: the poll that called this returns, and the receiver answers on the same thread.
+    fn rebalance(&self, base: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let assigned = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::Acquire) {
+            // While the member closes nobody answers events any more; its partitions were let go of in order before.
+            let _ = if assigned { base.incremental_assign(&TopicPartitionList::new()) } else { base.incremental_unassign(list) };
+            return;
+        }
+        let partitions = list.elements().iter().map(|entry| (entry.topic().to_string(), entry.partition())).collect();
+        self.push(if assigned {
+            Event::Assigned(partitions)
+        } else {
+            Event::Revoked { partitions, lost: base.assignment_lost() }
+        });
+    }
+}
+
+/// A member of a consumer group. Not shared: the thread that polls it owns it.
+pub struct Member {
+    // Dropped in this order: librdkafka wants its queues gone before the client.
+    fetch: FetchQueue<Context>,
+    commits: CommitQueue<Context>,
+    base: Arc<BaseConsumer<Context>>,
+}
+
+impl Member {
+    /// Makes a client; connects in the background.
+    pub fn new(settings: &Settings) -> Result<Self, KafkaError> {
+        let context = Context { events: Mutex::default(), closing: AtomicBool::new(false) };
+        let base: BaseConsumer<Context> = client_config(settings).create_with_context(context)?;
+        let base = Arc::new(base);
+        Ok(Self { fetch: FetchQueue::new(&base), commits: CommitQueue::new(&base), base })
+    }
+
+    /// Joins the group for these topics (`^…` is a regular expression).
+    pub fn subscribe(&self, topics: &[String]) -> Result<(), KafkaError> {
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        self.base.subscribe(&topics)
+    }
+
+    /// Serves the client's events; never blocks. Call it often: it keeps the membership alive.
+    pub fn poll(&self) -> Option<Event> {
+        match self.base.poll(Duration::ZERO) {
+            Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                let text = self.base.client().fatal_error().map_or_else(|| code.to_string(), |(_, text)| text);
+                return Some(Event::Error { code: Some(code), fatal: true, text });
+            }
+            Some(Err(error)) => {
+                let event = Event::Error { code: error.rdkafka_error_code(), fatal: false, text: error.to_string() };
+                self.base.context().push(event);
+            }
+            // Every partition is forwarded before it is assigned, so no record can arrive here; one that does would be
+            // missing from its block.
+            Some(Ok(message)) => {
+                use rdkafka::Message;
+                let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+                let text = format!("record {topic}/{partition}@{offset} came past the fetch queue");
+                return Some(Event::Error { code: None, fatal: true, text });
+            }
+            None => {}
+        }
+        self.base.context().events.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// Takes what was fetched; blocks up to `timeout` for the first message.
+    pub fn fetch(&self, batch: &mut Batch, timeout: Duration) {
+        self.fetch.consume(batch, timeout);
+    }
+
+    /// A handle that ends a blocked [`Member::fetch`].
+    pub fn waker(&self) -> Waker<Context> {
+        self.fetch.waker()
+    }
+
+    /// Answers [`Event::Assigned`] for partitions that are to be fetched, each from an offset. Also undoes a pause
+    /// that survived an earlier assignment.
+    pub fn assign(&self, starts: &[(Named, i64)]) -> Result<(), KafkaError> {
+        for ((topic, partition), _) in starts {
+            self.fetch.forward(topic, *partition);
+        }
+        let list = offsets(starts)?;
+        self.base.incremental_assign(&list)?;
+        self.base.resume(&list)
+    }
+
+    /// Answers [`Event::Revoked`]; waits for commits in flight.
+    pub fn unassign(&self, partitions: &[Named]) -> Result<(), KafkaError> {
+        self.base.incremental_unassign(&names(partitions))
+    }
+
+    /// Stops fetching the partitions; what was already fetched may still arrive.
+    pub fn pause(&self, partitions: &[Named]) -> Result<(), KafkaError> {
+        self.base.pause(&names(partitions))
+    }
+
+    /// Fetches again, each partition from the offset given.
+    pub fn resume_at(&self, starts: &[(Named, i64)], timeout: Duration) -> Result<(), KafkaError> {
+        let list = self.base.seek_partitions(offsets(starts)?, timeout)?;
+        for entry in list.elements() {
+            entry.error()?;
+        }
+        self.base.resume(&list)
+    }
+
+    /// Reads what the group has committed. Blocks up to `timeout`.
+    pub fn committed(&self, partitions: &[Named], timeout: Duration) -> Result<Vec<Committed>, RDKafkaErrorCode> {
+        if partitions.is_empty() { Ok(Vec::new()) } else { committed(&self.base, partitions, timeout) }
+    }
+
+    /// Sends a commit; its result comes through [`Member::commit_result`] with the same `id`.
+    pub fn commit(&self, offers: &[Offer], id: usize) -> Result<(), RDKafkaErrorCode> {
+        self.commits.send(offers, id)
+    }
+
+    /// The next result of a commit, waiting up to `timeout`.
+    pub fn commit_result(&self, timeout: Duration) -> Option<Outcome> {
+        self.commits.poll(timeout)
+    }
+
+    /// First offset still held and last stable offset (high watermark with `read_uncommitted`), asked of the broker.
+    pub fn ends(&self, (topic, partition): &Named, timeout: Duration) -> Result<(i64, i64), KafkaError> {
+        self.base.fetch_watermarks(topic, *partition, timeout)
+    }
+
+    /// The same as the last fetch told it; no request.
+    pub fn known_ends(&self, (topic, partition): &Named) -> Option<(i64, i64)> {
+        group::known_ends(&self.base, topic, *partition)
+    }
+
+    /// The id of a topic's current incarnation.
+    pub fn topic_id(&self, topic: &str, timeout: Duration) -> Result<TopicId, RDKafkaErrorCode> {
+        topics::topic_id(&self.base, topic, timeout)
+    }
+
+    /// Number of partitions of a topic, or why it has none.
+    pub fn partitions_of(&self, topic: &str, timeout: Duration) -> Result<usize, KafkaError> {
+        let metadata = self.base.fetch_metadata(Some(topic), timeout)?;
+        let found = metadata.topics().iter().find(|entry| entry.name() == topic);
+        match found.map(|entry| (entry.error(), entry.partitions().len())) {
+            Some((None, partitions)) if partitions > 0 => Ok(partitions),
+            Some((Some(error), _)) => Err(KafkaError::MetadataFetch(error.into())),
+            _ => Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition)),
+        }
+    }
+
+    /// The current membership, `None` before the first join.
+    pub fn membership(&self) -> Option<Membership> {
+        group::membership(&self.base)
+    }
+
+    /// Leaves the group (a static member keeps its seat until its session ends) and destroys the client. Blocks until
+    /// librdkafka has closed. `batch` must be empty: a live message would keep the client from closing.
+    pub fn close(self, batch: &mut Batch) {
+        batch.clear();
+        self.base.context().closing.store(true, Ordering::Release);
+    }
+}
+
+/// How Forebay fetches; the example that measures librdkafka alone uses the same. `queue_bytes` is what librdkafka may
+/// hold for one partition.
+pub fn set_fetching(config: &mut ClientConfig, queue_bytes: usize) {
+    config
+        .set("isolation.level", "read_committed")
+        .set("check.crcs", "true")
+        .set("queued.max.messages.kbytes", (queue_bytes / 1024).max(1).to_string())
+        // librdkafka looks again only after a second when a queue was full.
+        .set("fetch.queue.backoff.ms", "2");
+}
+
+fn client_config(settings: &Settings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    let heartbeat = (settings.session_timeout / 6).min(HEARTBEAT_MAX).as_millis();
+    config.set("client.id", "forebay").set("heartbeat.interval.ms", heartbeat.to_string());
+    set_fetching(&mut config, settings.queue_bytes);
+    for (key, value) in &settings.properties {
+        config.set(key, value);
+    }
+    config
+        .set("bootstrap.servers", &settings.brokers)
+        .set("group.id", &settings.group)
+        .set("session.timeout.ms", settings.session_timeout.as_millis().to_string())
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .set_log_level(RDKafkaLogLevel::Info);
+    if let Some(id) = &settings.instance_id {
+        config.set("group.instance.id", id);
+    }
+    config
+}
+
+fn names(partitions: &[Named]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for (topic, partition) in partitions {
+        list.add_partition(topic, *partition);
+    }
+    list
+}
+
+fn offsets(starts: &[(Named, i64)]) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(starts.len());
+    for ((topic, partition), offset) in starts {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+    }
+    Ok(list)
+}

@@ -1,0 +1,241 @@
+//! Batch consumption: one queue that the queues of all assigned partitions are forwarded to.
+//!
+//! Promises: messages are destroyed when their [`Batch`] is cleared or dropped; a [`Message`] borrows the batch.
+//! Never: it does not interpret offsets. librdkafka's own position counts errors and end-of-partition events as
+//! consumed and must not be used; the caller keeps its own next offset per partition.
+
+use super::Queue;
+use crate::record::batch::HeaderRef;
+use rdkafka::bindings as rd;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::RDKafkaErrorCode;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// The queue that fetched messages of all assigned partitions arrive in.
+pub struct FetchQueue<C: ConsumerContext + 'static> {
+    queue: Arc<Queue<C>>,
+}
+
+impl<C: ConsumerContext> FetchQueue<C> {
+    /// Makes a queue of the consumer's.
+    pub fn new(consumer: &Arc<BaseConsumer<C>>) -> Self {
+        Self { queue: Arc::new(Queue::new(consumer)) }
+    }
+
+    /// Sends what is fetched for the partition to this queue. To be called before the partition is assigned, at each
+    /// assignment. False when the client does not know the partition or the name holds a NUL byte.
+    pub fn forward(&self, topic: &str, partition: i32) -> bool {
+        let Ok(topic) = CString::new(topic) else { return false };
+        // SAFETY: the client is alive; `topic` outlives the call. The partition's queue is a new reference that is
+        // destroyed right after forwarding, which librdkafka allows (the forward itself keeps what it needs).
+        unsafe {
+            let source = rd::rd_kafka_queue_get_partition(self.queue.client(), topic.as_ptr(), partition);
+            if source.is_null() {
+                return false;
+            }
+            rd::rd_kafka_queue_forward(source, self.queue.ptr);
+            rd::rd_kafka_queue_destroy(source);
+        }
+        true
+    }
+
+    /// Fills `batch` (cleared first) with what has arrived; blocks up to `timeout` for the first message only.
+    pub fn consume(&self, batch: &mut Batch, timeout: Duration) {
+        batch.clear();
+        batch.len = self.take(&mut batch.messages, Duration::ZERO);
+        if batch.len == 0 && !timeout.is_zero() {
+            batch.len = self.take(&mut batch.messages[..1], timeout);
+            if batch.len == 1 {
+                batch.len += self.take(&mut batch.messages[1..], Duration::ZERO);
+            }
+        }
+    }
+
+    fn take(&self, messages: &mut [*mut rd::rd_kafka_message_t], timeout: Duration) -> usize {
+        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is alive, the slice is valid for writes of its length, and the messages written become
+        // ours to destroy.
+        let taken = unsafe {
+            rd::rd_kafka_consume_batch_queue(self.queue.ptr, timeout, messages.as_mut_ptr(), messages.len())
+        };
+        usize::try_from(taken).unwrap_or(0)
+    }
+
+    /// A handle that makes a blocked [`FetchQueue::consume`] return at once, from any thread.
+    pub fn waker(&self) -> Waker<C> {
+        Waker { queue: Arc::downgrade(&self.queue) }
+    }
+}
+
+/// Wakes a blocked [`FetchQueue::consume`]; does nothing once the queue is gone.
+pub struct Waker<C: ConsumerContext + 'static> {
+    queue: Weak<Queue<C>>,
+}
+
+impl<C: ConsumerContext> Waker<C> {
+    /// Makes the blocked call return, or the next one if none is blocked.
+    pub fn wake(&self) {
+        if let Some(queue) = self.queue.upgrade() {
+            // SAFETY: the queue is alive while `queue` is; the call is thread-safe.
+            unsafe { rd::rd_kafka_queue_yield(queue.ptr) }
+        }
+    }
+}
+
+/// Messages taken from a queue; destroyed when cleared or dropped.
+pub struct Batch {
+    messages: Vec<*mut rd::rd_kafka_message_t>,
+    len: usize,
+}
+
+impl Batch {
+    /// Room for `size` messages at a time.
+    pub fn new(size: usize) -> Self {
+        Self { messages: vec![std::ptr::null_mut(); size.max(2)], len: 0 }
+    }
+
+    /// Messages in it.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when nothing had arrived.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The messages in the order in which they arrived.
+    pub fn iter(&self) -> impl Iterator<Item = Message<'_>> {
+        // SAFETY: the first `len` pointers were written by librdkafka and are destroyed only by `clear`, which needs
+        // `&mut self` and so can't run while a `Message` borrows the batch.
+        self.messages[..self.len].iter().map(|&message| Message { message: unsafe { &*message } })
+    }
+
+    /// Destroys the messages.
+    pub fn clear(&mut self) {
+        for &message in &self.messages[..self.len] {
+            // SAFETY: ours since `consume`, destroyed once: `len` is reset below and nothing in between can unwind.
+            unsafe { rd::rd_kafka_message_destroy(message) }
+        }
+        self.len = 0;
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// One fetched message, or an event in its place (end of partition, error).
+#[derive(Clone, Copy)]
+pub struct Message<'a> {
+    message: &'a rd::rd_kafka_message_t,
+}
+
+impl<'a> Message<'a> {
+    /// `None` for a record, else what the message reports instead.
+    #[inline]
+    pub fn error(&self) -> Option<RDKafkaErrorCode> {
+        (self.message.err as i32 != 0).then(|| self.message.err.into())
+    }
+
+    /// A value that is equal for messages of the same topic *within one batch*.
+    #[inline]
+    pub fn topic_key(&self) -> usize {
+        self.message.rkt as usize
+    }
+
+    /// The topic's name; empty when the client no longer knows it.
+    pub fn topic(&self) -> &'a str {
+        if self.message.rkt.is_null() {
+            return "";
+        }
+        // SAFETY: the message holds a reference on its topic object, whose name lives as long as it does.
+        let name = unsafe { CStr::from_ptr(rd::rd_kafka_topic_name(self.message.rkt)) };
+        name.to_str().unwrap_or("")
+    }
+
+    /// Kafka's partition number.
+    #[inline]
+    pub fn partition(&self) -> i32 {
+        self.message.partition
+    }
+
+    /// The record's offset; for an end of partition, the next offset to be written.
+    #[inline]
+    pub fn offset(&self) -> i64 {
+        self.message.offset
+    }
+
+    /// The key, if there is one.
+    #[inline]
+    pub fn key(&self) -> Option<&'a [u8]> {
+        // SAFETY: librdkafka gives pointer and length of memory that lives as long as the message.
+        unsafe { bytes(self.message.key, self.message.key_len) }
+    }
+
+    /// The value; for an error, its text.
+    #[inline]
+    pub fn value(&self) -> Option<&'a [u8]> {
+        // SAFETY: as for `key`.
+        unsafe { bytes(self.message.payload, self.message.len) }
+    }
+
+    /// Milliseconds since 1970, -1 for none.
+    #[inline]
+    pub fn timestamp(&self) -> i64 {
+        let mut kind = rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: both pointers are valid for the call.
+        unsafe { rd::rd_kafka_message_timestamp(self.message, &raw mut kind) }
+    }
+
+    /// Leader epoch of the record, -1 when unknown.
+    #[inline]
+    pub fn leader_epoch(&self) -> i32 {
+        // SAFETY: the message is alive.
+        unsafe { rd::rd_kafka_message_leader_epoch(self.message) }
+    }
+
+    /// Fills `out` (cleared first) with the headers in their order.
+    #[inline]
+    pub fn headers(&self, out: &mut Vec<HeaderRef<'a>>) {
+        out.clear();
+        let mut headers = std::ptr::null_mut();
+        // SAFETY: the message is alive; on success `headers` points to memory that it owns.
+        let found = unsafe { rd::rd_kafka_message_headers(self.message, &raw mut headers) };
+        if found as i32 == 0 && !headers.is_null() {
+            // SAFETY: `headers` belongs to the message, which lives for 'a.
+            unsafe { collect(headers, out) }
+        }
+    }
+}
+
+/// # Safety
+/// `ptr` is null or points to `len` readable bytes that live for 'a.
+#[inline]
+unsafe fn bytes<'a>(ptr: *const c_void, len: usize) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    (!ptr.is_null()).then(|| unsafe { std::slice::from_raw_parts(ptr.cast(), len) })
+}
+
+/// # Safety
+/// `headers` is valid and lives as long as what is written to `out` is used.
+unsafe fn collect(headers: *const rd::rd_kafka_headers_t, out: &mut Vec<HeaderRef<'_>>) {
+    for at in 0.. {
+        let mut name: *const c_char = std::ptr::null();
+        let mut value: *const c_void = std::ptr::null();
+        let mut len = 0;
+        // SAFETY: all pointers are valid for the call; an index beyond the end is answered with an error.
+        let found = unsafe {
+            rd::rd_kafka_header_get_all(headers, at, &raw mut name, &raw mut value, &raw mut len)
+        };
+        if found as i32 != 0 {
+            break;
+        }
+        // SAFETY: librdkafka returned a NUL-terminated name and `len` bytes of value, alive as long as `headers`.
+        out.push(unsafe { (CStr::from_ptr(name).to_bytes(), bytes(value, len)) });
+    }
+}

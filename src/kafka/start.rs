@@ -1,0 +1,550 @@
+//! Where does an assigned partition start? The table of answers apart from the ownership protocol, as one pure, total
+//! function of what the log, the group's commit and the settings say.
+//!
+//! | the log | the group's commit | start |
+//! |---|---|---|
+//! | any | unreadable metadata of ours | hold |
+//! | any | another incarnation of the topic | 0 |
+//! | unknown | ours, without an entry of this WAL | the protocol |
+//! | unknown | ours, with an entry of this WAL | stop: the log lost what that entry acknowledges |
+//! | knows it | ours, `acked[me]` beyond the log's next | fetch that again if it is the commit and Kafka has it, else stop |
+//! | knows it | ours, `acked[me]` below what the log knows, or the commit below an entry | hold, `kafka`: the commit |
+//! | knows it | ours | the protocol |
+//! | knows it, no commit of Forebay's seen yet | none, or the foreign one it began at | the log's next |
+//! | knows it | foreign | `hold`, `log`: the log's next, `kafka`: the commit |
+//! | knows it | none | the only instance: the log's next, else hold |
+//! | unknown, knew another incarnation | foreign or none | 0 |
+//! | unknown | foreign | the commit |
+//! | unknown | none | the configured start |
+//!
+//! Promises: nothing is skipped without a [`Start::Kafka`] that an operator asked for; every hold and stop names its
+//! numbers. Never: it asks no broker; where Kafka's own range is needed it answers [`Start::AskRange`].
+
+use super::tenure::metadata::MetadataError;
+
+/// What the log knows of this incarnation of the partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogView {
+    /// Next offset to admit.
+    pub next: i64,
+    /// The highest offset of ours known to be applied.
+    pub acked: Option<i64>,
+    /// Where the last tenure opened, if it opened without a commit of Forebay's and none of ours is known to be applied
+    /// since: a crash then must not look like a group that was deleted or set back.
+    pub unclaimed: Option<i64>,
+}
+
+/// The group's commit for the partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// There is none.
+    None,
+    /// Without Forebay's metadata.
+    Foreign {
+        /// The offset committed.
+        offset: i64,
+    },
+    /// With Forebay's metadata for this incarnation of the topic.
+    Ours {
+        /// The offset committed.
+        offset: i64,
+        /// This WAL's entry.
+        acked: Option<i64>,
+        /// The highest entry of any WAL.
+        highest: Option<i64>,
+    },
+    /// With Forebay's metadata for another incarnation of the topic.
+    OtherTopic,
+    /// With metadata that begins as Forebay's and can't be read.
+    Unreadable(MetadataError),
+}
+
+/// What Kafka has of the partition: `[first, next)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// First offset available.
+    pub first: i64,
+    /// The end of the log.
+    pub next: i64,
+}
+
+/// Where to start when neither the log nor the group knows the partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// Kafka's first offset; also for partitions that appear later.
+    Earliest,
+    /// Kafka's end.
+    Latest,
+    /// This offset.
+    Offset(i64),
+}
+
+/// `on_foreign_commit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnForeign {
+    /// Do nothing until an operator decides.
+    Hold,
+    /// Go on where the log ends.
+    Log,
+    /// Go on at the commit.
+    Kafka,
+}
+
+/// The settings that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// `start`.
+    pub start: StartAt,
+    /// `on_foreign_commit`.
+    pub on_foreign: OnForeign,
+    /// True when this WAL is the group's only instance.
+    pub sole: bool,
+}
+
+/// Everything the answer depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// `None`: the log does not know this incarnation of the partition.
+    pub log: Option<LogView>,
+    /// The log knows an earlier incarnation of the topic, with this partition.
+    pub former: bool,
+    /// The group's commit.
+    pub group: Group,
+    /// Kafka's range, if it was asked.
+    pub range: Option<Range>,
+    /// Settings.
+    pub policy: Policy,
+}
+
+/// Where to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// As the ownership protocol says.
+    Protocol,
+    /// At the log's next; what the log holds undelivered is this WAL's own.
+    Log,
+    /// At a commit that is not Forebay's; the log does not know the partition.
+    Commit(i64),
+    /// At the group's commit, because the operator said so; the log knew the partition.
+    Kafka(i64),
+    /// At the configured start, resolved to a number.
+    Configured(i64),
+    /// At 0: the topic was deleted and created again.
+    Incarnation,
+    /// The log lost `[first, next)`, which this WAL acknowledged; Kafka still has it. An event.
+    FetchAgain {
+        /// The log's next.
+        first: i64,
+        /// `acked[me]`, which is also the group's commit.
+        next: i64,
+    },
+    /// Ask again with [`Question::range`].
+    AskRange,
+    /// Not at all, until an operator decides.
+    Hold(Hold),
+    /// Not at all: something is lost.
+    Stop(Stop),
+}
+
+/// Why a partition is held. Nothing is lost; an operator decides.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Hold {
+    /// Someone else's commit.
+    #[error(
+        "the log ends at {log}, the group's commit {commit} is not Forebay's; set on_foreign_commit to \"log\" or \"kafka\""
+    )]
+    Foreign {
+        /// The log's next.
+        log: i64,
+        /// The commit.
+        commit: i64,
+    },
+    /// The group has no commit, and other instances may have been at work.
+    #[error("the log ends at {log}, the group has no commit; with instances = 1 the log's position is used")]
+    NoCommit {
+        /// The log's next.
+        log: i64,
+    },
+    /// The commit's metadata does not know commits of this WAL that are known to be applied.
+    #[error("this log's commits reached {log}, the group's commit {commit} knows of {known:?}; it was set back or rewritten")]
+    Forgotten {
+        /// How far this WAL's commits reached.
+        log: i64,
+        /// The commit.
+        commit: i64,
+        /// This WAL's entry.
+        known: Option<i64>,
+    },
+    /// The commit lies below what a WAL acknowledged.
+    #[error("the group's commit {commit} lies below {acked}, which a WAL of the group acknowledged; it was set back")]
+    Below {
+        /// The commit.
+        commit: i64,
+        /// The entry beyond it.
+        acked: i64,
+    },
+    /// Metadata of another version, or malformed.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+}
+
+/// What can't be vouched for. The partition stops, naming the range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Stop {
+    /// The log lost acknowledged data that can't be fetched again by itself.
+    #[error("the log lost acknowledged data, offsets [{first}, {next})")]
+    LostAcknowledged {
+        /// The log's next.
+        first: i64,
+        /// `acked[me]`.
+        next: i64,
+    },
+    /// The group knows acknowledged data of this WAL, the log does not know the partition.
+    #[error("the log does not know the partition although this WAL acknowledged offsets up to {next}")]
+    LostPartition {
+        /// `acked[me]`.
+        next: i64,
+    },
+    /// Kafka no longer has the start.
+    #[error("Kafka no longer has offsets [{first}, {next})")]
+    Gap {
+        /// Where to start.
+        first: i64,
+        /// What Kafka has first.
+        next: i64,
+    },
+    /// The start lies beyond Kafka's end: records were truncated there.
+    #[error("the start {start} lies beyond Kafka's end {end}: offsets [{end}, {start}) are gone or different")]
+    BeyondEnd {
+        /// Where to start.
+        start: i64,
+        /// Kafka's end.
+        end: i64,
+    },
+    /// A commit was confirmed for blocks that had been disowned: a rule of the protocol was broken.
+    #[error("offsets [{first}, {next}) were disowned and a commit of this WAL for them was applied")]
+    DisownedApplied {
+        /// First offset disowned.
+        first: i64,
+        /// The offset committed.
+        next: i64,
+    },
+}
+
+/// Answers by the table of this module's page. Whether Kafka still has the start is [`reachable`]'s question.
+pub fn decide(question: &Question) -> Start {
+    let Question { log, former, group, policy, .. } = question;
+    match (log, group) {
+        (_, Group::Unreadable(error)) => Start::Hold(Hold::Metadata(error.clone())),
+        (_, Group::OtherTopic) => Start::Incarnation,
+        (None, Group::Ours { acked: None, .. }) => Start::Protocol,
+        (None, Group::Ours { acked: Some(next), .. }) => Start::Stop(Stop::LostPartition { next: *next }),
+        (Some(log), Group::Ours { offset, acked, highest }) => ours(question, *log, *offset, *acked, *highest),
+        (Some(LogView { unclaimed: Some(_), .. }), Group::None) => Start::Log,
+        (Some(log), Group::Foreign { offset }) if log.unclaimed == Some(*offset) => Start::Log,
+        (Some(log), Group::Foreign { offset }) => match policy.on_foreign {
+            OnForeign::Hold => Start::Hold(Hold::Foreign { log: log.next, commit: *offset }),
+            OnForeign::Log => Start::Log,
+            OnForeign::Kafka => Start::Kafka(*offset),
+        },
+        (Some(_), Group::None) if policy.sole => Start::Log,
+        (Some(log), Group::None) => Start::Hold(Hold::NoCommit { log: log.next }),
+        (None, Group::Foreign { .. } | Group::None) if *former => Start::Incarnation,
+        (None, Group::Foreign { offset }) => Start::Commit(*offset),
+        (None, Group::None) => configured(policy.start, question.range),
+    }
+}
+
+fn ours(question: &Question, log: LogView, commit: i64, acked: Option<i64>, highest: Option<i64>) -> Start {
+    if let Some(next) = acked.filter(|acked| *acked > log.next) {
+        return lost(question.range, log.next, next, commit);
+    }
+    let held = match (log.acked, highest) {
+        (Some(log), _) if acked.is_none_or(|known| known < log) => Hold::Forgotten { log, commit, known: acked },
+        (_, Some(acked)) if commit < acked => Hold::Below { commit, acked },
+        _ => return Start::Protocol,
+    };
+    if question.policy.on_foreign == OnForeign::Kafka { Start::Kafka(commit) } else { Start::Hold(held) }
+}
+
+fn lost(range: Option<Range>, first: i64, next: i64, commit: i64) -> Start {
+    match range {
+        None if commit == next => Start::AskRange,
+        Some(range) if commit == next && range.first <= first && range.next >= next => Start::FetchAgain { first, next },
+        _ => Start::Stop(Stop::LostAcknowledged { first, next }),
+    }
+}
+
+fn configured(start: StartAt, range: Option<Range>) -> Start {
+    match (start, range) {
+        (StartAt::Offset(offset), _) => Start::Configured(offset),
+        (_, None) => Start::AskRange,
+        (StartAt::Earliest, Some(range)) => Start::Configured(range.first),
+        (StartAt::Latest, Some(range)) => Start::Configured(range.next),
+    }
+}
+
+/// May fetching begin at `start`? The gap policy is `fail`: a start that Kafka does not have stops the partition.
+pub fn reachable(start: i64, range: Range) -> Result<(), Stop> {
+    if start < range.first {
+        Err(Stop::Gap { first: start, next: range.first })
+    } else if start > range.next {
+        Err(Stop::BeyondEnd { start, end: range.next })
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: Policy = Policy { start: StartAt::Earliest, on_foreign: OnForeign::Hold, sole: false };
+    const SOLE: Policy = Policy { sole: true, ..POLICY };
+    const LOG: Policy = Policy { on_foreign: OnForeign::Log, ..POLICY };
+    const KAFKA: Policy = Policy { on_foreign: OnForeign::Kafka, ..POLICY };
+    const FROM_7: Policy = Policy { start: StartAt::Offset(7), ..POLICY };
+    const LATEST: Policy = Policy { start: StartAt::Latest, ..POLICY };
+    const RANGE: Option<Range> = Some(Range { first: 3, next: 40 });
+    const FOREIGN: Group = Group::Foreign { offset: 15 };
+
+    fn ask(log: Option<(i64, Option<i64>)>, group: Group, range: Option<Range>, policy: Policy) -> Start {
+        let log = log.map(|(next, acked)| LogView { next, acked, unclaimed: None });
+        decide(&Question { log, former: false, group, range, policy })
+    }
+
+    fn ours(offset: i64, acked: Option<i64>, highest: Option<i64>) -> Group {
+        Group::Ours { offset, acked, highest }
+    }
+
+    #[test]
+    fn forebays_metadata_leads_to_the_protocol() {
+        for policy in [POLICY, SOLE, LOG, KAFKA] {
+            assert_eq!(ask(None, ours(15, None, Some(15)), None, policy), Start::Protocol);
+            for (next, log_acked, acked) in [(20, None, None), (20, Some(10), Some(10)), (20, Some(10), Some(15))] {
+                let group = ours(15, acked, Some(15));
+                assert_eq!(ask(Some((next, log_acked)), group, None, policy), Start::Protocol);
+            }
+        }
+    }
+
+    #[test]
+    fn acknowledged_data_that_the_log_lost_is_fetched_again_or_stops() {
+        let lost = Start::Stop(Stop::LostAcknowledged { first: 10, next: 15 });
+        let group = || ours(15, Some(15), Some(15));
+        let log = Some((10, Some(10)));
+        assert_eq!(ask(log, group(), None, POLICY), Start::AskRange);
+        assert_eq!(ask(log, group(), RANGE, POLICY), Start::FetchAgain { first: 10, next: 15 });
+        assert_eq!(ask(log, group(), Some(Range { first: 11, next: 40 }), POLICY), lost);
+        assert_eq!(ask(log, group(), Some(Range { first: 3, next: 14 }), POLICY), lost);
+        assert_eq!(ask(log, ours(20, Some(15), Some(20)), RANGE, POLICY), lost, "another WAL went on");
+        let gone = Start::Stop(Stop::LostPartition { next: 15 });
+        assert_eq!(ask(None, group(), RANGE, POLICY), gone);
+    }
+
+    #[test]
+    fn a_commit_that_was_set_back_is_held() {
+        let log = Some((20, Some(12)));
+        let forgotten = |known| Hold::Forgotten { log: 12, commit: 15, known };
+        assert_eq!(ask(log, ours(15, None, None), None, POLICY), Start::Hold(forgotten(None)));
+        assert_eq!(ask(log, ours(15, Some(11), Some(15)), None, LOG), Start::Hold(forgotten(Some(11))));
+        assert_eq!(ask(log, ours(15, Some(11), Some(15)), None, KAFKA), Start::Kafka(15));
+        let below = Hold::Below { commit: 15, acked: 16 };
+        assert_eq!(ask(log, ours(15, Some(12), Some(16)), None, POLICY), Start::Hold(below));
+        assert_eq!(ask(log, ours(15, Some(12), Some(16)), None, KAFKA), Start::Kafka(15));
+    }
+
+    #[test]
+    fn a_foreign_commit_is_the_operators_choice() {
+        let log = Some((20, Some(12)));
+        assert_eq!(ask(log, FOREIGN, None, POLICY), Start::Hold(Hold::Foreign { log: 20, commit: 15 }));
+        assert_eq!(ask(log, FOREIGN, None, LOG), Start::Log);
+        assert_eq!(ask(log, FOREIGN, None, KAFKA), Start::Kafka(15));
+        assert_eq!(ask(None, FOREIGN, None, POLICY), Start::Commit(15));
+    }
+
+    #[test]
+    fn a_crash_before_the_first_commit_is_not_a_deleted_group() {
+        let log = LogView { next: 20, acked: None, unclaimed: Some(15) };
+        for policy in [POLICY, SOLE, LOG, KAFKA] {
+            let ask = |group| decide(&Question { log: Some(log), former: false, group, range: None, policy });
+            assert_eq!(ask(Group::None), Start::Log);
+            assert_eq!(ask(FOREIGN), Start::Log, "the commit it began at");
+        }
+        let group = Group::Foreign { offset: 16 };
+        let question = Question { log: Some(log), former: false, group, range: None, policy: POLICY };
+        assert_eq!(decide(&question), Start::Hold(Hold::Foreign { log: 20, commit: 16 }));
+    }
+
+    #[test]
+    fn a_deleted_group_is_held_unless_this_is_the_only_instance() {
+        let log = Some((20, Some(12)));
+        assert_eq!(ask(log, Group::None, None, POLICY), Start::Hold(Hold::NoCommit { log: 20 }));
+        assert_eq!(ask(log, Group::None, None, SOLE), Start::Log);
+    }
+
+    #[test]
+    fn a_partition_nobody_knows_starts_as_configured() {
+        assert_eq!(ask(None, Group::None, None, POLICY), Start::AskRange);
+        assert_eq!(ask(None, Group::None, RANGE, POLICY), Start::Configured(3));
+        assert_eq!(ask(None, Group::None, RANGE, LATEST), Start::Configured(40));
+        assert_eq!(ask(None, Group::None, None, FROM_7), Start::Configured(7));
+    }
+
+    #[test]
+    fn another_incarnation_starts_at_0() {
+        let question = |group| Question { log: None, former: true, group, range: RANGE, policy: LATEST };
+        for group in [Group::None, FOREIGN, Group::OtherTopic] {
+            assert_eq!(decide(&question(group)), Start::Incarnation);
+        }
+        assert_eq!(decide(&question(ours(15, None, Some(15)))), Start::Protocol, "another instance began it");
+    }
+
+    #[test]
+    fn unreadable_metadata_is_held() {
+        let error = MetadataError::Version { found: "2".to_owned() };
+        let held = Start::Hold(Hold::Metadata(error.clone()));
+        assert_eq!(ask(None, Group::Unreadable(error.clone()), RANGE, KAFKA), held);
+        assert_eq!(ask(Some((20, None)), Group::Unreadable(error), RANGE, SOLE), held);
+    }
+
+    #[test]
+    fn a_start_kafka_does_not_have_names_the_range() {
+        let range = Range { first: 3, next: 40 };
+        assert_eq!(reachable(2, range), Err(Stop::Gap { first: 2, next: 3 }));
+        assert_eq!(reachable(3, range), Ok(()));
+        assert_eq!(reachable(40, range), Ok(()));
+        assert_eq!(reachable(41, range), Err(Stop::BeyondEnd { start: 41, end: 40 }));
+    }
+
+    /// A row of the table as conditions on the question; every other row's conditions exclude it.
+    type Row = (&'static str, fn(&Question) -> bool, fn(&Start, &Question) -> bool);
+
+    fn entry(question: &Question) -> Option<(i64, Option<i64>, Option<i64>)> {
+        match question.group {
+            Group::Ours { offset, acked, highest } => Some((offset, acked, highest)),
+            _ => None,
+        }
+    }
+
+    fn beyond(question: &Question) -> bool {
+        let (Some(log), Some((_, Some(acked), _))) = (question.log, entry(question)) else { return false };
+        acked > log.next
+    }
+
+    fn set_back(question: &Question) -> bool {
+        let (Some(log), Some((offset, acked, highest))) = (question.log, entry(question)) else { return false };
+        !beyond(question) && (log.acked > acked || highest > Some(offset))
+    }
+
+    fn unclaimed(question: &Question) -> bool {
+        let Some(first) = question.log.and_then(|log| log.unclaimed) else { return false };
+        question.group == Group::None || question.group == Group::Foreign { offset: first }
+    }
+
+    fn rows() -> Vec<Row> {
+        vec![
+            ("unreadable", |q| matches!(q.group, Group::Unreadable(_)), |s, _| matches!(s, Start::Hold(Hold::Metadata(_)))),
+            ("other topic", |q| q.group == Group::OtherTopic, |s, _| *s == Start::Incarnation),
+            (
+                "unknown, ours, no entry",
+                |q| q.log.is_none() && entry(q).is_some_and(|(_, acked, _)| acked.is_none()),
+                |s, _| *s == Start::Protocol,
+            ),
+            (
+                "unknown, ours, entry",
+                |q| q.log.is_none() && entry(q).is_some_and(|(_, acked, _)| acked.is_some()),
+                |s, _| matches!(s, Start::Stop(Stop::LostPartition { .. })),
+            ),
+            ("beyond", beyond, |s, q| {
+                let (log, (offset, acked, _)) = (q.log.unwrap(), entry(q).unwrap());
+                let has = |r: Range| r.first <= log.next && Some(r.next) >= acked;
+                match s {
+                    Start::AskRange => q.range.is_none() && acked == Some(offset),
+                    Start::FetchAgain { first, next } => {
+                        q.range.is_some_and(has) && (*first, *next) == (log.next, offset) && acked == Some(offset)
+                    }
+                    Start::Stop(Stop::LostAcknowledged { first, next }) => {
+                        (*first, Some(*next)) == (log.next, acked) && (acked != Some(offset) || !q.range.is_some_and(has))
+                    }
+                    _ => false,
+                }
+            }),
+            ("set back", set_back, |s, q| match q.policy.on_foreign {
+                OnForeign::Kafka => Some(s.clone()) == entry(q).map(|(offset, _, _)| Start::Kafka(offset)),
+                _ => matches!(s, Start::Hold(Hold::Forgotten { .. } | Hold::Below { .. })),
+            }),
+            (
+                "ours",
+                |q| q.log.is_some() && entry(q).is_some() && !beyond(q) && !set_back(q),
+                |s, _| *s == Start::Protocol,
+            ),
+            ("unclaimed", unclaimed, |s, _| *s == Start::Log),
+            ("foreign", |q| q.log.is_some() && q.group == FOREIGN && !unclaimed(q), |s, q| match q.policy.on_foreign {
+                OnForeign::Hold => matches!(s, Start::Hold(Hold::Foreign { commit: 15, .. })),
+                OnForeign::Log => *s == Start::Log,
+                OnForeign::Kafka => *s == Start::Kafka(15),
+            }),
+            ("deleted", |q| q.log.is_some() && q.group == Group::None && !unclaimed(q), |s, q| {
+                if q.policy.sole { *s == Start::Log } else { matches!(s, Start::Hold(Hold::NoCommit { .. })) }
+            }),
+            (
+                "incarnation",
+                |q| q.log.is_none() && q.former && (q.group == FOREIGN || q.group == Group::None),
+                |s, _| *s == Start::Incarnation,
+            ),
+            ("commit", |q| q.log.is_none() && !q.former && q.group == FOREIGN, |s, _| *s == Start::Commit(15)),
+            ("configured", |q| q.log.is_none() && !q.former && q.group == Group::None, |s, q| match q.policy.start {
+                StartAt::Offset(at) => *s == Start::Configured(at),
+                StartAt::Earliest => *s == q.range.map_or(Start::AskRange, |range| Start::Configured(range.first)),
+                StartAt::Latest => *s == q.range.map_or(Start::AskRange, |range| Start::Configured(range.next)),
+            }),
+        ]
+    }
+
+    fn questions() -> Vec<Question> {
+        let offsets = [None, Some(5), Some(15), Some(25)];
+        let mut groups = vec![Group::None, FOREIGN, Group::OtherTopic];
+        groups.push(Group::Unreadable(MetadataError::Version { found: "2".to_owned() }));
+        for acked in offsets {
+            for highest in offsets.into_iter().filter(|highest| *highest >= acked) {
+                groups.extend([5, 15, 25].map(|offset| ours(offset, acked, highest)));
+            }
+        }
+        let mut logs = vec![None];
+        for next in [5, 15, 25] {
+            logs.extend(offsets.map(|acked| Some(LogView { next, acked, unclaimed: None })));
+            logs.extend([5, 15].map(|at| Some(LogView { next, acked: None, unclaimed: Some(at) })));
+        }
+        let ranges = [None, RANGE, Some(Range { first: 10, next: 20 }), Some(Range { first: 0, next: 0 })];
+        let mut questions = Vec::new();
+        for start in [StartAt::Earliest, StartAt::Latest, StartAt::Offset(7)] {
+            for on_foreign in [OnForeign::Hold, OnForeign::Log, OnForeign::Kafka] {
+                for bits in 0..4 {
+                    let (sole, former) = (bits & 1 != 0, bits & 2 != 0);
+                    let policy = Policy { start, on_foreign, sole };
+                    for (log, group) in logs.iter().flat_map(|log| groups.iter().map(move |group| (*log, group.clone()))) {
+                        questions.extend(ranges.map(|range| Question { log, former, group: group.clone(), range, policy }));
+                    }
+                }
+            }
+        }
+        questions
+    }
+
+    #[test]
+    fn every_combination_falls_under_exactly_one_row_and_gets_its_answer() {
+        let rows = rows();
+        let mut used = vec![0; rows.len()];
+        for question in questions() {
+            let matching: Vec<usize> = (0..rows.len()).filter(|at| rows[*at].1(&question)).collect();
+            let names: Vec<_> = matching.iter().map(|at| rows[*at].0).collect();
+            assert_eq!(matching.len(), 1, "{names:?} {question:?}");
+            let (name, _, answers) = rows[matching[0]];
+            let start = decide(&question);
+            assert!(answers(&start, &question), "{name}: {question:?} -> {start:?}");
+            used[matching[0]] += 1;
+        }
+        assert!(used.iter().all(|count| *count > 0), "{used:?}");
+    }
+}

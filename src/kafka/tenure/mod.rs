@@ -1,0 +1,243 @@
+//! The ownership protocol: which of a log's blocks are this WAL's to deliver, in a group whose broker checks member and
+//! generation but not ownership, and where a refused commit may have been applied.
+//!
+//! Rules, by the names that [`rules::Rule`] gives them so that a test can take each one away:
+//! - **Fence**: a durable block is delivered only when it is acknowledged by us: a confirmed commit of ours beyond it,
+//!   or `acked[me]` beyond it on a later read. The fact is logged as `Confirmed`.
+//! - **OwnEntry**, **CarryOver**: each commit carries `acked=<wal>:<to>,…`, all entries read at the assignment with our
+//!   own replaced by the offset committed. Only `acked[me]` says how far our applied commits reach.
+//! - **ReadAtAssign**: at each assignment, before fetching, the committed offset *c* and its metadata are read. Undecided
+//!   blocks below `acked[me]` are ours.
+//! - **Adopt**, **AdoptWithoutHole**, **Disown**: beyond `acked[me]` nothing was acknowledged: if it continues from *c*
+//!   without a hole it becomes part of the new tenure, otherwise it is `Disowned` and fetching starts at *c*.
+//! - **SyncBeforeCommit**, **DurableBeforeCommit**: those frames, with `Owned`, are synced before the first commit; only
+//!   what is durable is committed.
+//! - **SettleUnowned**, **SettleAfterJoin**: when not the owner, the same read settles all doubt, but only when no old
+//!   commit of ours can still be applied: we joined in a newer generation (static: under a newer member id), or another
+//!   WAL committed since our tenure opened.
+//! - **OneInFlight**: one commit in flight; the next covers all that became durable meanwhile.
+//! - **UnansweredStops**: after a timeout or a lost connection nothing more is committed in that generation: leave,
+//!   rejoin, read.
+//! - **RefusedIsInDoubt**, **CommitAfterRefusal**: a refusal is an answer but no proof; if still owned, commit again.
+//! - **OwnTenureOnly**, **OwnedOnly**: what became durable for an older tenure never commits; only partitions in the
+//!   member's owned set do, and the entry is removed before the client unassigns.
+//! - **OneHolder**, **AllJoined**: with several receivers on one WAL a tenure opens only when no other receiver of it
+//!   holds one on that partition and all have joined since their last tenure there.
+//!
+//! What the caller does, in the thread that runs the rebalance callbacks:
+//! 1. Assign callback (also an empty one): [`Members::seen`]; per partition [`Ownership::may_open`], read,
+//!    [`Ownership::open`]; append the frames, sync, [`Ownership::synced`]. Then [`Ownership::may_settle`] for every other
+//!    partition with doubt.
+//! 2. Running: [`Ownership::admit`] before each append, [`Ownership::durable`] after each sync,
+//!    [`Ownership::take_commit`], [`Ownership::answered`].
+//! 3. Revoke callback: [`Members::seen`], [`Ownership::revoke`], at most five seconds of 2 until [`Ownership::closed`],
+//!    [`Ownership::release`], then unassign. When the assignment was lost: the same without waiting.
+//!
+//! Promises: pure state machines, explored exhaustively by `tests/ownership_model.rs`. Never: no time, no I/O.
+//!
+//! Assumed: the number of receivers of a WAL with static membership is lowered only after a clean stop.
+
+pub mod fold;
+pub mod members;
+pub mod metadata;
+mod ownership;
+pub mod rules;
+mod settle;
+
+pub use fold::{Fold, Frame};
+pub use members::{Members, Membership};
+pub use metadata::{Acked, Metadata, MetadataError, WalId};
+pub use ownership::Ownership;
+pub use rules::{Rule, Rules};
+
+use crate::kafka::start::{Hold, Start, Stop};
+use crate::record::TopicId;
+
+/// `fence`: what must be known before a durable block is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fence {
+    /// That it is acknowledged by us.
+    Commit,
+    /// Nothing; for a single instance only, two of them double.
+    None,
+}
+
+/// What is the same for the whole life of a partition's [`Ownership`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// This WAL.
+    pub wal: WalId,
+    /// The incarnation of the topic.
+    pub topic: TopicId,
+    /// `fence`.
+    pub fence: Fence,
+    /// [`Rules::all`].
+    pub rules: Rules,
+}
+
+/// One read of the group's commit for a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Committed {
+    /// There is none.
+    None,
+    /// Without Forebay's metadata.
+    Foreign {
+        /// The offset committed.
+        offset: i64,
+    },
+    /// With Forebay's metadata.
+    Ours {
+        /// The offset committed.
+        offset: i64,
+        /// The words stored with it.
+        metadata: Metadata,
+    },
+    /// With metadata of Forebay's that this version can't read.
+    Unreadable {
+        /// The offset committed.
+        offset: i64,
+        /// Why.
+        error: MetadataError,
+    },
+}
+
+impl Committed {
+    /// What the coordinator answered.
+    pub fn read(offset: Option<i64>, metadata: &[u8]) -> Self {
+        let Some(offset) = offset else { return Self::None };
+        match Metadata::parse(metadata) {
+            Ok(None) => Self::Foreign { offset },
+            Ok(Some(metadata)) => Self::Ours { offset, metadata },
+            Err(error) => Self::Unreadable { offset, error },
+        }
+    }
+
+    /// The offset committed.
+    pub fn offset(&self) -> Option<i64> {
+        match self {
+            Self::None => None,
+            Self::Foreign { offset } | Self::Ours { offset, .. } | Self::Unreadable { offset, .. } => Some(*offset),
+        }
+    }
+
+    /// The WAL that committed last.
+    pub fn committer(&self) -> Option<WalId> {
+        match self {
+            Self::Ours { metadata, .. } => Some(metadata.wal),
+            _ => None,
+        }
+    }
+}
+
+/// The right to use one read; get it before reading. A read made before another tenure opened is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    tenure: u32,
+    safe: bool,
+}
+
+/// Why a tenure can't open yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Wait {
+    /// Another receiver of this WAL has not let go.
+    #[error("receiver {receiver} of this WAL still holds the partition")]
+    Held {
+        /// Which.
+        receiver: usize,
+    },
+    /// A commit of an older tenure could still be applied.
+    #[error("receiver {receiver} of this WAL has not joined the group since its last tenure")]
+    NotJoined {
+        /// Whose.
+        receiver: usize,
+    },
+}
+
+/// A tenure that opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Its number.
+    pub tenure: u32,
+    /// To append in this order and to sync: `Confirmed`, `Disowned`, `Owned` as needed.
+    pub frames: Vec<Frame>,
+    /// The offset from which this tenure commits.
+    pub first: i64,
+    /// Where to begin fetching.
+    pub fetch: i64,
+    /// Which row of the start table applied; `Kafka`, `FetchAgain` and `Incarnation` are events to report.
+    pub start: Start,
+}
+
+/// The answer to an assignment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// A tenure is open.
+    Open(Opened),
+    /// Ask Kafka for the partition's range and call again.
+    AskRange,
+    /// Another tenure opened since the ticket: begin again.
+    ReadAgain,
+    /// The partition stays idle until an operator decides.
+    Hold(Hold),
+    /// The partition stops.
+    Stop(Stop),
+}
+
+/// A commit to send.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Order {
+    /// The tenure it belongs to; give it back with the answer.
+    pub tenure: u32,
+    /// The offset.
+    pub next: i64,
+    /// Its words; [`Metadata::encode`] does not fail on them.
+    pub metadata: Metadata,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// Confirmed.
+    Applied,
+    /// The coordinator said no: illegal generation, unknown member, rebalance in progress, not the coordinator, and
+    /// every other error that a broker answers with before it writes. An earlier copy of the request may be applied.
+    Refused,
+    /// Nothing is known and it may still be applied: a timeout, a lost connection, and the errors a broker answers with
+    /// after it began to write (coordinator not available, request timed out).
+    Unanswered,
+}
+
+/// What follows from an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// To append; they ride the next sync.
+    pub frames: Vec<Frame>,
+    /// Leave the group and join anew. With static membership that takes a new client: leaving does not happen there and
+    /// the member id would stay.
+    pub rejoin: bool,
+    /// Stop the partition.
+    pub stop: Option<Stop>,
+}
+
+/// The answer to a read by a WAL that does not own the partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// All doubt is settled; append the frames, they ride the next sync.
+    Frames(Vec<Frame>),
+    /// It is not.
+    Not(Unsettled),
+}
+
+/// Why doubt remains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsettled {
+    /// An old commit might still be applied, or the partition is owned again.
+    NotYet,
+    /// An operator has to decide.
+    Hold(Hold),
+    /// The partition stops.
+    Stop(Stop),
+}
+
+#[cfg(test)]
+mod tests;

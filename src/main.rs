@@ -1,0 +1,5 @@
+//! The `forebay` command.
+
+fn main() {
+    std::process::exit(forebay::cli::main());
+}

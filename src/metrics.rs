@@ -1,0 +1,423 @@
+//! Every metric name, once, and the numbers behind them.
+//!
+//! Promises: counting is a few atomic operations and never blocks; [`Metrics::encode`] gives the `OpenMetrics` text.
+//! Never: nothing decides by a metric. Names start with `forebay_`, units are seconds, bytes and records.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A gauge of a fraction, for seconds.
+pub type Seconds = Gauge<f64, AtomicU64>;
+
+/// What Forebay counts. Shared as `Arc<Metrics>`; all fields may be used from any thread.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Records taken from Kafka, suppressed ones included.
+    pub records_received: Counter,
+    /// Bytes of payload taken from Kafka.
+    pub bytes_received: Counter,
+    /// Blocks that dedupe let into the log.
+    pub blocks_admitted: Counter,
+    /// Records not logged because they were here already.
+    pub records_suppressed: Counter,
+    /// Records whose output is durable.
+    pub records_delivered: Counter,
+    /// Bytes of payload whose output is durable.
+    pub bytes_delivered: Counter,
+    /// Blocks whose output is durable.
+    pub blocks_delivered: Counter,
+    /// Bytes appended to the log, frame headers and padding included.
+    pub wal_bytes_appended: Counter,
+    /// Groups of frames made durable together.
+    pub wal_groups: Counter,
+    /// Syncs of segment files.
+    pub wal_fsyncs: Counter,
+    /// How long a sync of a segment took.
+    pub wal_fsync_seconds: Latencies,
+    /// Segments that exist, spares not counted.
+    pub wal_segments: Gauge,
+    /// Bytes the log occupies.
+    pub wal_bytes: Gauge,
+    /// 1 while the log takes no new blocks because disk or quota is full.
+    pub wal_full: Gauge,
+    /// Commits Kafka confirmed.
+    pub commits_ok: Counter,
+    /// Commits Kafka refused.
+    pub commits_refused: Counter,
+    /// Commits without an answer: not known to be applied or not.
+    pub commits_unanswered: Counter,
+    /// Assignments and revocations.
+    pub rebalances: Counter,
+    /// Times the sink made output durable.
+    pub sink_syncs: Counter,
+    /// How long the sink took to deliver a batch and make it durable.
+    pub sink_sync_seconds: Latencies,
+    /// Deliveries tried again.
+    pub sink_retries: Counter,
+    /// Bytes of blocks held in memory.
+    pub queue_bytes: Gauge,
+    /// Blocks dropped from memory, to be read back from the log.
+    pub feed_spilled_blocks: Counter,
+    /// Records Kafka no longer had.
+    pub gaps_records: Counter,
+    /// Partitions not fetched for now.
+    pub partitions_paused: Gauge,
+    /// Partitions that need a person: corrupt, or held.
+    pub partitions_stopped: Gauge,
+    /// Memory resident; set just before [`Metrics::encode`].
+    pub rss_bytes: Gauge,
+    /// Age of the oldest durable record without a receipt; 0 when there is none.
+    pub oldest_undelivered_seconds: Seconds,
+    partitions: PartitionFamilies,
+    registry: Registry,
+}
+
+/// The series of one topic-partition; cloning shares them.
+#[derive(Clone, Debug)]
+pub struct PartitionMetrics {
+    /// Records between the delivered offset and the end of the partition.
+    pub lag: Gauge,
+    /// Age of the oldest record that is not delivered.
+    pub lag_seconds: Seconds,
+    /// Next offset to admit.
+    pub admitted: Gauge,
+    /// Next offset to become durable.
+    pub durable: Gauge,
+    /// Next offset to deliver.
+    pub delivered: Gauge,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PartitionLabels {
+    topic: String,
+    partition: i32,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Debug, Default)]
+struct PartitionFamilies {
+    lag: Family<PartitionLabels, Gauge>,
+    lag_seconds: Family<PartitionLabels, Seconds>,
+    admitted: Family<PartitionLabels, Gauge>,
+    durable: Family<PartitionLabels, Gauge>,
+    delivered: Family<PartitionLabels, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All zero.
+    pub fn new() -> Self {
+        let mut names = Names(Registry::with_prefix("forebay"));
+        let [commits_ok, commits_refused, commits_unanswered] = names.commits();
+        Self {
+            records_received: names.counter("records_received", "Records taken from Kafka"),
+            bytes_received: names.counter("bytes_received", "Bytes of records taken from Kafka"),
+            blocks_admitted: names.counter("blocks_admitted", "Blocks let into the log"),
+            records_suppressed: names.counter("records_suppressed", "Records that were here already"),
+            records_delivered: names.counter("records_delivered", "Records with durable output"),
+            bytes_delivered: names.counter("bytes_delivered", "Bytes of records with durable output"),
+            blocks_delivered: names.counter("blocks_delivered", "Blocks with durable output"),
+            wal_bytes_appended: names.counter("wal_bytes_appended", "Bytes appended to the log"),
+            wal_groups: names.counter("wal_groups", "Groups of frames made durable together"),
+            wal_fsyncs: names.counter("wal_fsyncs", "Syncs of the log"),
+            wal_fsync_seconds: names.latencies("wal_fsync", "Duration of a sync of the log"),
+            wal_segments: names.gauge("wal_segments", "Segments of the log"),
+            wal_bytes: names.gauge("wal_bytes", "Bytes the log occupies"),
+            wal_full: names.gauge("wal_full", "1 while disk or quota is full"),
+            commits_ok,
+            commits_refused,
+            commits_unanswered,
+            rebalances: names.counter("rebalances", "Assignments and revocations of partitions"),
+            sink_syncs: names.counter("sink_syncs", "Deliveries made durable by the sink"),
+            sink_sync_seconds: names.latencies("sink_sync", "Duration of a durable delivery"),
+            sink_retries: names.counter("sink_retries", "Deliveries tried again"),
+            queue_bytes: names.gauge("queue_bytes", "Bytes of blocks held in memory"),
+            feed_spilled_blocks: names.counter("feed_spilled_blocks", "Blocks to be read back from the log"),
+            gaps_records: names.counter("gaps_records", "Records Kafka no longer had"),
+            partitions_paused: names.gauge("partitions_paused", "Partitions not fetched for now"),
+            partitions_stopped: names.gauge("partitions_stopped", "Partitions that need a person"),
+            rss_bytes: names.gauge("rss_bytes", "Memory resident"),
+            oldest_undelivered_seconds: names.seconds("oldest_undelivered", "Age of the oldest undelivered record"),
+            partitions: names.partitions(),
+            registry: names.0,
+        }
+    }
+
+    /// The series of a topic-partition; made if there are none.
+    pub fn partition(&self, topic: &str, partition: i32) -> PartitionMetrics {
+        let labels = PartitionLabels { topic: topic.to_string(), partition };
+        PartitionMetrics {
+            lag: self.partitions.lag.get_or_create_owned(&labels),
+            lag_seconds: self.partitions.lag_seconds.get_or_create_owned(&labels),
+            admitted: self.partitions.admitted.get_or_create_owned(&labels),
+            durable: self.partitions.durable.get_or_create_owned(&labels),
+            delivered: self.partitions.delivered.get_or_create_owned(&labels),
+        }
+    }
+
+    /// Removes the series of a partition that is not ours any more; handles given out count on, unseen.
+    pub fn forget_partition(&self, topic: &str, partition: i32) {
+        let labels = PartitionLabels { topic: topic.to_string(), partition };
+        self.partitions.lag.remove(&labels);
+        self.partitions.lag_seconds.remove(&labels);
+        self.partitions.admitted.remove(&labels);
+        self.partitions.durable.remove(&labels);
+        self.partitions.delivered.remove(&labels);
+    }
+
+    /// All metrics as `OpenMetrics` text.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String can't fail; a metric that can't be written would leave the text short, no more.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// Makes metrics and registers them under their name.
+struct Names(Registry);
+
+impl Names {
+    fn counter(&mut self, name: &str, help: &str) -> Counter {
+        let counter = Counter::default();
+        self.0.register(name, help, counter.clone());
+        counter
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> Gauge {
+        let gauge = Gauge::default();
+        self.0.register(name, help, gauge.clone());
+        gauge
+    }
+
+    fn seconds(&mut self, name: &str, help: &str) -> Seconds {
+        let gauge = Seconds::default();
+        self.0.register_with_unit(name, help, Unit::Seconds, gauge.clone());
+        gauge
+    }
+
+    fn latencies(&mut self, name: &'static str, help: &'static str) -> Latencies {
+        let latencies = Latencies::default();
+        let exported = Exported { name, help, latencies: latencies.clone() };
+        self.0.register_collector(Box::new(exported));
+        latencies
+    }
+
+    fn commits(&mut self) -> [Counter; 3] {
+        let family = Family::<ResultLabel, Counter>::default();
+        self.0.register("commits", "Commits of offsets to Kafka", family.clone());
+        ["ok", "refused", "unanswered"].map(|result| family.get_or_create_owned(&ResultLabel { result }))
+    }
+
+    fn partitions(&mut self) -> PartitionFamilies {
+        let families = PartitionFamilies::default();
+        let registry = &mut self.0;
+        registry.register("lag_records", "Records not delivered yet", families.lag.clone());
+        let help = "Age of the oldest record not delivered yet";
+        registry.register_with_unit("lag", help, Unit::Seconds, families.lag_seconds.clone());
+        registry.register("admitted_offset", "Next offset to admit", families.admitted.clone());
+        registry.register("durable_offset", "Next offset to become durable", families.durable.clone());
+        registry.register("delivered_offset", "Next offset to deliver", families.delivered.clone());
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("build", "The running program", Info::new(version));
+        families
+    }
+}
+
+/// Upper bounds in seconds under which latencies are exported; fine buckets are summed into them.
+const BOUNDS: [f64; 16] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Steps per doubling.
+const STEPS: usize = 16;
+/// Buckets for every number of nanoseconds a `u64` can hold.
+const BUCKETS: usize = (64 - 3) * STEPS;
+
+/// A histogram of durations, lock-free, exact to about 3 %. Cloning shares the numbers.
+#[derive(Clone, Debug)]
+pub struct Latencies(Arc<Buckets>);
+
+#[derive(Debug)]
+struct Buckets {
+    counts: [AtomicU64; BUCKETS],
+    nanos: AtomicU64,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        let counts = std::array::from_fn(|_| AtomicU64::new(0));
+        Self(Arc::new(Buckets { counts, nanos: AtomicU64::new(0) }))
+    }
+}
+
+impl Latencies {
+    /// Counts one duration.
+    pub fn observe(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.0.counts[bucket_of(nanos)].fetch_add(1, Relaxed);
+        self.0.nanos.fetch_add(nanos, Relaxed);
+    }
+
+    /// How many durations were counted.
+    pub fn count(&self) -> u64 {
+        self.0.counts.iter().map(|count| count.load(Relaxed)).sum()
+    }
+
+    /// The duration that a share `p` (0 to 1) of all durations does not exceed; `None` when nothing was counted.
+    pub fn quantile(&self, p: f64) -> Option<Duration> {
+        let counts: Vec<u64> = self.0.counts.iter().map(|count| count.load(Relaxed)).collect();
+        let total: u64 = counts.iter().sum();
+        let wanted = ((total as f64 * p.clamp(0.0, 1.0)).ceil() as u64).max(1);
+        let mut seen = 0;
+        let reached = counts.iter().position(|count| {
+            seen += count;
+            seen >= wanted
+        })?;
+        let (low, high) = (lower_bound(reached), lower_bound(reached + 1));
+        Some(Duration::from_nanos(low + (high - low) / 2))
+    }
+}
+
+impl EncodeMetric for Latencies {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut buckets: Vec<(f64, u64)> = BOUNDS.iter().map(|bound| (*bound, 0)).collect();
+        // The encoder writes this bound as +Inf.
+        buckets.push((f64::MAX, 0));
+        let mut total = 0;
+        for (index, count) in self.0.counts.iter().enumerate() {
+            let count = count.load(Relaxed);
+            total += count;
+            let upper = lower_bound(index + 1) as f64 / 1e9;
+            let place = BOUNDS.partition_point(|bound| *bound < upper);
+            buckets[place].1 += count;
+        }
+        let sum = self.0.nanos.load(Relaxed) as f64 / 1e9;
+        encoder.encode_histogram::<NoLabelSet>(sum, total, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+/// Latencies under their name.
+#[derive(Debug)]
+struct Exported {
+    name: &'static str,
+    help: &'static str,
+    latencies: Latencies,
+}
+
+impl Collector for Exported {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let kind = MetricType::Histogram;
+        let metric = encoder.encode_descriptor(self.name, self.help, Some(&Unit::Seconds), kind)?;
+        EncodeMetric::encode(&self.latencies, metric)
+    }
+}
+
+/// Below 16 each number has its bucket; from there on each doubling has 16 of equal width.
+fn bucket_of(nanos: u64) -> usize {
+    if nanos < STEPS as u64 {
+        return nanos as usize;
+    }
+    let exponent = nanos.ilog2() as usize;
+    let step = (nanos >> (exponent - 4)) as usize & (STEPS - 1);
+    (exponent - 3) * STEPS + step
+}
+
+/// The smallest number in a bucket.
+fn lower_bound(bucket: usize) -> u64 {
+    if bucket < STEPS {
+        return bucket as u64;
+    }
+    let (doubling, step) = (bucket / STEPS - 1, bucket % STEPS);
+    let bound = ((STEPS + step) as u128) << doubling;
+    u64::try_from(bound).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_tile_all_numbers() {
+        for bucket in 0..BUCKETS {
+            let (low, high) = (lower_bound(bucket), lower_bound(bucket + 1));
+            assert!(low < high, "{bucket}");
+            assert_eq!(bucket_of(low), bucket);
+            assert_eq!(bucket_of(high - 1), bucket);
+            assert!((high - low) as f64 <= (low as f64 / 16.0).max(1.0) * 1.001);
+        }
+        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn quantiles_are_close() {
+        let latencies = Latencies::default();
+        assert_eq!(latencies.quantile(0.5), None);
+        for micros in 1..=1000 {
+            latencies.observe(Duration::from_micros(micros));
+        }
+        for (p, exact) in [(0.0, 1.0), (0.5, 500.0), (0.99, 990.0), (1.0, 1000.0)] {
+            let found = latencies.quantile(p).unwrap().as_secs_f64() * 1e6;
+            assert!((found / exact - 1.0).abs() < 0.05, "{p}: {found} for {exact}");
+        }
+        assert_eq!(latencies.count(), 1000);
+    }
+
+    #[test]
+    fn names_and_units_are_what_the_documents_say() {
+        let metrics = Metrics::new();
+        metrics.records_received.inc_by(3);
+        metrics.commits_refused.inc();
+        metrics.wal_fsync_seconds.observe(Duration::from_millis(3));
+        metrics.wal_fsync_seconds.observe(Duration::from_secs(60));
+        let text = metrics.encode();
+        for line in [
+            "forebay_records_received_total 3",
+            "forebay_commits_total{result=\"refused\"} 1",
+            "forebay_commits_total{result=\"ok\"} 0",
+            "forebay_wal_fsync_seconds_count 2",
+            "forebay_wal_fsync_seconds_bucket{le=\"0.0025\"} 0",
+            "forebay_wal_fsync_seconds_bucket{le=\"0.005\"} 1",
+            "forebay_wal_fsync_seconds_bucket{le=\"10.0\"} 1",
+            "forebay_wal_fsync_seconds_bucket{le=\"+Inf\"} 2",
+            "forebay_oldest_undelivered_seconds 0.0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_revoked_partition_leaves_no_series() {
+        let metrics = Metrics::new();
+        let ours = metrics.partition("orders", 3);
+        ours.lag.set(17);
+        ours.lag_seconds.set(1.5);
+        let text = metrics.encode();
+        assert!(text.contains("forebay_lag_records{topic=\"orders\",partition=\"3\"} 17\n"), "{text}");
+        assert!(text.contains("forebay_lag_seconds{topic=\"orders\",partition=\"3\"} 1.5\n"), "{text}");
+        metrics.forget_partition("orders", 3);
+        assert!(!metrics.encode().contains("orders"));
+    }
+}

@@ -1,0 +1,244 @@
+//! The start: recover the log, make the dedupe table, name the topics, open the sink.
+
+use super::{Custom, Error};
+use crate::config::{self, Config};
+use crate::dedupe::store::{Origin, Stamp, Store};
+use crate::dedupe::{Row, Table};
+use crate::io::disk::Disk;
+use crate::io::{IoError, Storage};
+use crate::kafka::consumer::Settings as KafkaSettings;
+use crate::kafka::start::{OnForeign, Policy, StartAt};
+use crate::kafka::tenure::{self, Fold, Rules, WalId};
+use crate::metrics::Metrics;
+use crate::processor::delivery::ROUTE;
+use crate::receiver::hook::Hook;
+use crate::receiver::pool::Pool;
+use crate::receiver::slot::Limits;
+use crate::receiver::{self, Owners, Shared, Views};
+use crate::record::topics::Topics;
+use crate::record::{Partition, TopicId};
+use crate::sink::file::FileOptions;
+use crate::sink::render::Format;
+use crate::sink::target::{self, Target};
+use crate::sink::{Receipt, Restored, Sink, Source};
+use crate::wal::{self, Feed, Log, State};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+/// Idle buffers kept for blocks.
+const BUFFERS: usize = 32;
+/// Output files held open at a time.
+const FILES: usize = 256;
+
+/// An opened pipeline, before anything moves.
+pub(super) struct Parts {
+    pub feed: Feed,
+    pub log: Log,
+    pub store: Store,
+    pub sink: Box<dyn Sink>,
+    pub custom: Custom,
+    pub restored: Vec<Restored>,
+    pub shared: Arc<Shared>,
+    pub receiver: receiver::Options,
+    /// Partitions with damage that recovery found, in words.
+    pub corrupt: Vec<String>,
+}
+
+pub(super) fn open(config: &Config, mut custom: Custom, metrics: &Arc<Metrics>) -> Result<Parts, Error> {
+    let storage: Arc<dyn Storage> = Arc::new(Disk);
+    let opened = wal::open(Arc::clone(&storage), wal_options(config, metrics))?;
+    let (log, state) = (opened.log, opened.state);
+    report(&opened.report);
+    let corrupt: Vec<String> = opened.report.corrupt.iter().map(ToString::to_string).collect();
+    for line in &corrupt {
+        tracing::error!("{line}; this partition is not delivered past it");
+    }
+    let known = state.topics.iter().map(|(number, topic)| (*number, topic.name.clone(), topic.id));
+    let topics = Topics::new(known);
+    let table = table(&state);
+    let store = store(config, &state, &table)?;
+    let sink = match custom.sink.take() {
+        Some(sink) => sink,
+        None => open_sink(config, &storage)?,
+    };
+    let shared = Shared {
+        log: log.clone(),
+        wal: WalId(state.wal_id),
+        topics: topics.clone(),
+        owners: Mutex::new(owners(config, &state, &custom)),
+        table: Mutex::new(table),
+        pool: Pool::new(BUFFERS),
+        metrics: Arc::clone(metrics),
+        views: Views::new(config.kafka.receivers as usize),
+        stop: AtomicBool::new(false),
+    };
+    let receiver = receiver_options(config, &state);
+    let restored = restored(&state, &topics);
+    Ok(Parts { feed: opened.feed, log, store, sink, custom, restored, shared: Arc::new(shared), receiver, corrupt })
+}
+
+/// Says what recovery found.
+fn report(report: &wal::RecoveryReport) {
+    let wal::RecoveryReport { is_new, segments, frames, copied, removed, .. } = report;
+    tracing::info!(is_new, segments, frames, copied, removed = removed.len(), "the log is open");
+    if let Some(torn) = &report.torn {
+        let (path, position) = (torn.path.display(), torn.position);
+        tracing::info!("a torn tail was cut: {path} at byte {position}; nothing of it was acknowledged");
+    }
+    for problem in &report.problems {
+        let (path, position, reason) = (problem.path.display(), problem.position, &problem.reason);
+        tracing::warn!("damage that loses nothing: {path} at byte {position}: {reason}");
+    }
+}
+
+fn wal_options(config: &Config, metrics: &Arc<Metrics>) -> wal::Options {
+    let mut options = wal::Options::new(&config.wal.dir, Arc::clone(metrics));
+    options.segment_bytes = config.wal.segment_bytes;
+    options.segment_age = config.wal.segment_age;
+    options.max_bytes = config.wal.max_bytes;
+    options.feed_bytes = (config.memory.budget / 4) as usize;
+    options
+}
+
+/// The dedupe table as the log's frames give it.
+fn table(state: &State) -> Table {
+    Table::new(state.partitions.iter().map(|(partition, known)| {
+        let row = Row { admit: known.admitted, deliver: known.delivered(), tenure: known.tenure };
+        (*partition, row)
+    }))
+}
+
+fn store(config: &Config, state: &State, table: &Table) -> Result<Store, Error> {
+    let dir = config.wal.dir.join("dedupe");
+    let stamp = Stamp { wal_id: state.wal_id, lsn: state.lsn };
+    let (store, origin) = Store::open(&dir, table, stamp)?;
+    match origin {
+        Origin::Matched => tracing::debug!("the dedupe table equals the log"),
+        Origin::Rebuilt(why) => tracing::info!("the dedupe table was rebuilt from the log: {why}"),
+    }
+    Ok(store)
+}
+
+fn owners(config: &Config, state: &State, custom: &Custom) -> Owners {
+    let fence = match config.kafka.fence {
+        config::Fence::Commit => tenure::Fence::Commit,
+        config::Fence::None => tenure::Fence::None,
+    };
+    let rules = if custom.unprotected { Rules::unprotected() } else { Rules::all() };
+    let settings = tenure::Settings { wal: WalId(state.wal_id), topic: TopicId::default(), fence, rules };
+    let known = state.partitions.iter().filter(|(_, known)| known.tenure > 0).map(|(partition, known)| {
+        let topic = state.topics.get(&partition.topic).map(|topic| topic.id).unwrap_or_default();
+        (*partition, topic, fold(known))
+    });
+    Owners::new(config.kafka.receivers as usize, settings, known)
+}
+
+fn fold(known: &wal::PartitionState) -> Fold {
+    let undecided = known.undecided.iter().map(|range| range.first).min();
+    let none = if known.owned { known.tenure_start } else { known.admitted };
+    Fold {
+        tenure: known.tenure,
+        admitted: known.admitted,
+        acked: (known.acked >= 0).then_some(known.acked),
+        undecided: undecided.unwrap_or(none),
+        seen: !known.acked_entries.is_empty(),
+    }
+}
+
+fn restored(state: &State, topics: &Topics) -> Vec<Restored> {
+    let each = |(partition, known): (&Partition, &wal::PartitionState)| {
+        let topic = topics.get(partition.topic)?;
+        let source = Source { partition: *partition, topic: topic.name, incarnation: topic.incarnation };
+        let delivery = known.on_route(ROUTE);
+        let receipt = delivery.receipt.map(|stored| Receipt {
+            partition: *partition,
+            first: stored.first,
+            next: stored.next,
+            detail: stored.detail,
+            keep_from: stored.keep_from,
+        });
+        Some(Restored { source, receipt, named: delivery.named })
+    };
+    state.partitions.iter().filter_map(each).collect()
+}
+
+fn open_sink(config: &Config, storage: &Arc<dyn Storage>) -> Result<Box<dyn Sink>, Error> {
+    let target = match &config.sink.target {
+        Some(config::Target::File(dir)) => Target::File { dir: dir.clone() },
+        Some(config::Target::Stdout) => Target::Stdout,
+        Some(config::Target::Null) => Target::Null,
+        None => return Err(Error::Config("sink.target is not set".to_string())),
+    };
+    if let Target::File { dir } = &target {
+        make_dir(storage, dir)?;
+    }
+    let options = FileOptions {
+        format: match config.sink.format {
+            config::Format::Jsonl => Format::Jsonl,
+            config::Format::Raw => Format::Raw,
+        },
+        roll_bytes: config.sink.roll_bytes,
+        roll_age: config.sink.roll_age,
+        max_open: FILES,
+    };
+    Ok(target::open(&target, &options, storage))
+}
+
+/// Fails at the start, not at the first record, when the output can't be written.
+fn make_dir(storage: &Arc<dyn Storage>, dir: &std::path::Path) -> Result<(), IoError> {
+    storage.create_dir_all(dir)?;
+    let probe = dir.join(".forebay-probe");
+    if storage.exists(&probe)? {
+        storage.unlink(&probe)?;
+    }
+    storage.create_new(&probe)?;
+    storage.unlink(&probe)
+}
+
+fn receiver_options(config: &Config, state: &State) -> receiver::Options {
+    let kafka = &config.kafka;
+    let wal = WalId(state.wal_id);
+    let budget = config.memory.budget as usize;
+    let policy = Policy {
+        start: match kafka.start {
+            config::Start::Earliest => StartAt::Earliest,
+            config::Start::Latest => StartAt::Latest,
+        },
+        on_foreign: match kafka.on_foreign_commit {
+            config::OnForeignCommit::Hold => OnForeign::Hold,
+            config::OnForeignCommit::Log => OnForeign::Log,
+            config::OnForeignCommit::Kafka => OnForeign::Kafka,
+        },
+        sole: kafka.instances == 1 && !saw_others(state, wal),
+    };
+    receiver::Options {
+        topics: kafka.topics.clone(),
+        kafka: KafkaSettings {
+            brokers: kafka.brokers.clone(),
+            group: kafka.group.clone(),
+            instance_id: kafka.static_membership.then(|| wal.to_string()),
+            session_timeout: kafka.session_timeout,
+            queue_bytes: budget / 2,
+            properties: kafka.properties.0.clone(),
+        },
+        limits: Limits {
+            block_bytes: config.block.bytes as usize,
+            block_records: config.block.records,
+            record_bytes_max: config.block.max_record_bytes as usize,
+        },
+        block_age: config.block.age,
+        open_bytes_max: budget / 8,
+        queue_bytes_max: (budget / 8) as u64,
+        policy,
+        exit_at_end: config.exit_at_end,
+        unreachable_timeout: kafka.unreachable_timeout,
+        hook: Hook::from_environment(),
+    }
+}
+
+/// True if the commit metadata ever named another WAL.
+fn saw_others(state: &State, me: WalId) -> bool {
+    state.partitions.values().any(|known| {
+        tenure::Acked::parse(&known.acked_entries).is_ok_and(|acked| acked.has_other_than(me))
+    })
+}

@@ -1,0 +1,150 @@
+//! What a running pipeline looks like at one moment: the body of `/status`, and the reasons of `/readyz`.
+//!
+//! Promises: a plain value; taking one changes nothing. It may be a fraction of a second old.
+
+use serde::Serialize;
+
+/// A running pipeline at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Snapshot {
+    /// How blocks are acknowledged.
+    pub mode: Mode,
+    /// What the pipeline is doing.
+    pub phase: Phase,
+    /// Since the pipeline started.
+    pub uptime_seconds: f64,
+    /// The log.
+    pub wal: Wal,
+    /// The group members of this process.
+    pub receivers: Vec<Receiver>,
+    /// The output.
+    pub sink: Sink,
+    /// Every partition that is owned, or that the log has undelivered blocks of.
+    pub partitions: Vec<Partition>,
+    /// Why it is not ready, for people; empty when it is.
+    pub reasons_not_ready: Vec<String>,
+}
+
+/// How blocks are acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// When they are durable in the log.
+    #[default]
+    Receiver,
+    /// When they are delivered.
+    Direct,
+}
+
+/// What a pipeline is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Recovering the log, restoring the output.
+    #[default]
+    Starting,
+    /// Taking and delivering.
+    Running,
+    /// Delivering what is durable, taking nothing more.
+    Draining,
+    /// Over.
+    Stopped,
+}
+
+/// The log at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Wal {
+    /// Its directory.
+    pub dir: String,
+    /// Its id, 32 hexadecimal digits.
+    pub id: String,
+    /// Segments, spares not counted.
+    pub segments: u64,
+    /// Bytes it occupies.
+    pub bytes: u64,
+    /// The quota, if there is one.
+    pub max_bytes: Option<u64>,
+    /// The last LSN that is durable.
+    pub durable_lsn: u64,
+    /// True while disk or quota is full and no block is admitted.
+    pub full: bool,
+    /// Age of the oldest durable record without a receipt; `None` when there is none.
+    pub oldest_undelivered_seconds: Option<f64>,
+}
+
+/// A group member at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Receiver {
+    /// Its number in this process.
+    pub number: u32,
+    /// True between a join and the loss of the membership.
+    pub joined: bool,
+    /// Partitions it owns.
+    pub partitions: usize,
+    /// Those of them that are not fetched for now.
+    pub paused: usize,
+    /// The last error that has not been followed by a success.
+    pub error: Option<String>,
+}
+
+/// The output at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Sink {
+    /// As configured.
+    pub target: String,
+    /// Deliveries tried again since the start.
+    pub retries: u64,
+    /// What it waits for, if it does.
+    pub waiting: Option<String>,
+}
+
+/// A partition at one moment. Offsets are next offsets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Partition {
+    /// Topic name.
+    pub topic: String,
+    /// Partition number.
+    pub partition: i32,
+    /// What is being done with it.
+    pub state: PartitionState,
+    /// The current or last stretch of owning it.
+    pub tenure: u32,
+    /// Next to admit.
+    pub admitted: i64,
+    /// Next to become durable.
+    pub durable: i64,
+    /// How far confirmed commits of this log reach.
+    pub acked: Option<i64>,
+    /// Next to deliver.
+    pub delivered: i64,
+    /// The end of the partition in Kafka, if it is known.
+    pub end: Option<i64>,
+    /// Records between delivered and end, if the end is known.
+    pub lag: Option<u64>,
+    /// Why it is paused, held or stopped.
+    pub reason: Option<String>,
+}
+
+/// What is being done with a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartitionState {
+    /// Owned and fetched.
+    #[default]
+    Active,
+    /// Owned, not fetched for now; goes on by itself.
+    Paused,
+    /// Owned, waiting for a decision of a person.
+    Held,
+    /// Owned, can't go on.
+    Stopped,
+    /// Not owned any more; its acknowledged rest is being delivered.
+    Leaving,
+}
+
+impl Snapshot {
+    /// True when records are taken and delivered.
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Running && self.reasons_not_ready.is_empty()
+    }
+}

@@ -1,0 +1,134 @@
+//! What the running pipeline looks like: the snapshot for `/status` and `/readyz`, and the gauges.
+
+use super::snapshot::{Partition as Row, PartitionState, Receiver, Sink, Wal};
+use super::supervise::Running;
+use super::Snapshot;
+use crate::receiver::View;
+use crate::record::Partition;
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+pub(super) use super::snapshot::Phase;
+
+/// Looks at everything once.
+pub(super) fn snapshot(running: &Running, phase: Phase) -> Snapshot {
+    let views = running.shared.views.all();
+    let status = running.log.status();
+    let retrying = running.progress.retrying.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Snapshot {
+        mode: super::snapshot::Mode::Receiver,
+        phase,
+        uptime_seconds: running.started.elapsed().as_secs_f64(),
+        wal: Wal {
+            dir: running.config.wal.dir.display().to_string(),
+            id: format!("{:032x}", running.log.wal_id()),
+            segments: status.segments as u64,
+            bytes: status.bytes,
+            max_bytes: running.config.wal.max_bytes,
+            durable_lsn: running.log.durable_lsn(),
+            full: status.is_full,
+            oldest_undelivered_seconds: None,
+        },
+        receivers: views.iter().enumerate().map(receiver).collect(),
+        sink: Sink {
+            target: running.config.sink.target.as_ref().map_or_else(String::new, ToString::to_string),
+            retries: running.metrics.sink_retries.get(),
+            waiting: retrying.clone(),
+        },
+        partitions: partitions(running, &views),
+        reasons_not_ready: reasons(running, &views, status.is_full, retrying),
+    }
+}
+
+fn receiver((number, view): (usize, &View)) -> Receiver {
+    Receiver {
+        number: number as u32,
+        joined: view.joined,
+        partitions: view.partitions.len(),
+        paused: if view.paused { view.partitions.len() } else { 0 },
+        error: view.trouble.clone(),
+    }
+}
+
+fn reasons(running: &Running, views: &[View], full: bool, retrying: Option<String>) -> Vec<String> {
+    let mut reasons = Vec::new();
+    for (number, view) in views.iter().enumerate() {
+        if let Some(trouble) = &view.trouble {
+            reasons.push(format!("kafka ({}): {trouble}", running.config.kafka.brokers));
+        } else if !view.joined {
+            reasons.push(format!("receiver {number} has not joined group {:?} yet", running.config.kafka.group));
+        }
+        reasons.extend(view.waiting.iter().chain(&view.held).cloned());
+    }
+    if full {
+        reasons.push(format!("the log in {} is full (disk or wal.max_bytes)", running.config.wal.dir.display()));
+    }
+    reasons.extend(retrying.map(|why| format!("sink: {why}")));
+    reasons.extend(running.corrupt.iter().cloned());
+    reasons.extend(running.progress.corrupt.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+    reasons
+}
+
+fn partitions(running: &Running, views: &[View]) -> Vec<Row> {
+    let mut taken = BTreeMap::new();
+    for view in views {
+        for (topic, partition, next, end) in &view.partitions {
+            taken.insert((topic.clone(), *partition), (*next, *end, view.paused));
+        }
+    }
+    let table = running.shared.table.lock().unwrap_or_else(PoisonError::into_inner);
+    let rows: Vec<_> = table.rows().collect();
+    drop(table);
+    let mut shown: Vec<Row> = rows.into_iter().filter_map(|(partition, row)| show(running, &taken, partition, row.tenure)).collect();
+    shown.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    shown
+}
+
+type Taken = BTreeMap<(String, i32), (i64, Option<i64>, bool)>;
+
+fn show(running: &Running, taken: &Taken, partition: Partition, tenure: u32) -> Option<Row> {
+    let topic = running.shared.topics.get(partition.topic)?;
+    let is_newest = running.shared.topics.newest(&topic.name).is_some_and(|newest| newest.number == topic.number);
+    let owned = taken.get(&(topic.name.clone(), partition.number)).filter(|_| is_newest);
+    let marks = running.log.marks(partition);
+    let durable = marks.durable.load(Ordering::Acquire);
+    let acked = marks.acked.load(Ordering::Acquire);
+    let delivered = marks.delivered.load(Ordering::Acquire);
+    if owned.is_none() && delivered >= durable {
+        return None;
+    }
+    let end = owned.and_then(|(_, end, _)| *end);
+    let behind = |end: i64| u64::try_from(end - delivered.max(0)).unwrap_or(0);
+    Some(Row {
+        topic: topic.name,
+        partition: partition.number,
+        state: match owned {
+            None => PartitionState::Leaving,
+            Some((_, _, true)) => PartitionState::Paused,
+            Some(_) => PartitionState::Active,
+        },
+        tenure,
+        admitted: owned.map_or(durable, |(next, _, _)| *next),
+        durable,
+        acked: (acked >= 0).then_some(acked),
+        delivered,
+        end,
+        lag: end.map(behind),
+        reason: None,
+    })
+}
+
+/// Sets the gauges that nobody else sets.
+pub(super) fn gauges(running: &Running, snapshot: &Snapshot) {
+    let metrics = &running.metrics;
+    metrics.queue_bytes.set(running.log.queued_bytes() as i64);
+    metrics.wal_full.set(i64::from(snapshot.wal.full));
+    for row in snapshot.partitions.iter().filter(|row| row.state != PartitionState::Leaving) {
+        let series = metrics.partition(&row.topic, row.partition);
+        series.admitted.set(row.admitted);
+        series.durable.set(row.durable);
+        series.delivered.set(row.delivered);
+        series.lag.set(row.lag.unwrap_or(0) as i64);
+    }
+}

@@ -1,0 +1,434 @@
+//! The delivery loop: takes durable blocks from the log's feed, holds back what is in doubt, gathers the rest into
+//! batches for the sink, and logs the receipts.
+//!
+//! Promises: the sink is called again only after the receipts of the call before are durable. Never: it does not hold
+//! more payload than its budget; blocks in doubt beyond it are read from the log again when their doubt ends.
+
+use super::Processor;
+use super::fence::{self, Verdict, View};
+use crate::clock;
+use crate::metrics::Metrics;
+use crate::record::topics::Topics;
+use crate::record::{Block, BlockHeader, Lsn, Partition};
+use crate::sink::{Receipt, Sink, SinkError, SinkLog, Source};
+use crate::wal::{Entry, Feed, FeedItem, Log, PartitionMarks, WalError};
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The route all deliveries belong to; there is one so far.
+pub const ROUTE: u16 = 0;
+/// How long the loop sleeps at most while nothing comes.
+const IDLE: Duration = Duration::from_millis(20);
+/// The same while blocks wait for their fence.
+const WAITING: Duration = Duration::from_millis(1);
+/// Blocks held back at most before the feed is left alone.
+const WAITING_BLOCKS_MAX: usize = 10_000;
+/// How often the sink may finish outputs by age.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How deliveries are gathered.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A batch goes to the sink when it holds this many bytes…
+    pub batch_bytes: usize,
+    /// …or its first block is this old.
+    pub batch_age: Duration,
+    /// Deliver only what is acknowledged by us.
+    pub fence: bool,
+    /// Pass over what receipts cover; off only in the demo's unprotected run.
+    pub dedupe: bool,
+    /// Payload bytes of blocks in doubt kept in memory.
+    pub waiting_bytes: usize,
+}
+
+/// Why delivery ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// The log failed.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The sink can't go on.
+    #[error("sink: {0}")]
+    Sink(#[from] SinkError),
+    /// The user's processor refused a block.
+    #[error("processor refused {0}: {1}")]
+    Processor(String, String),
+    /// The log contradicts itself.
+    #[error("{0}")]
+    Invariant(String),
+}
+
+/// What others may see and ask of a running delivery.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Blocks that wait for their fence or in the current batch.
+    pub open: AtomicU64,
+    /// Blocks that wait for their fence.
+    pub in_doubt: AtomicU64,
+    /// Counts the rounds in which nothing was left to take or to deliver but what is in doubt.
+    pub idle_rounds: AtomicU64,
+    /// Set to end the loop: finish outputs and return.
+    pub stop: AtomicBool,
+    /// When the last receipt was durable, and the CPU seconds used until then.
+    last_receipt: Mutex<Option<(Duration, f64)>>,
+    /// Partitions stopped by damage in the log, in words.
+    pub corrupt: Mutex<Vec<String>>,
+    /// Why the sink is being asked again and again, if it is.
+    pub retrying: Mutex<Option<String>>,
+}
+
+impl Progress {
+    /// The monotone time ([`clock::monotonic`]) of the last durable receipt and the CPU seconds of the process then.
+    pub fn last_receipt(&self) -> Option<(Duration, f64)> {
+        *lock(&self.last_receipt)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a delivery is made of.
+pub struct Parts {
+    /// Where blocks come from.
+    pub feed: Feed,
+    /// Where receipts go.
+    pub log: Log,
+    /// Names for numbers.
+    pub topics: Topics,
+    /// Where blocks go.
+    pub sink: Box<dyn Sink>,
+    /// The user's step.
+    pub processor: Box<dyn Processor>,
+    /// How deliveries are gathered.
+    pub options: Options,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Shared with the pipeline.
+    pub progress: Arc<Progress>,
+}
+
+/// A partition on its way to the sink.
+struct Lane {
+    source: Source,
+    marks: Arc<PartitionMarks>,
+    delivered: i64,
+    /// Blocks in doubt, in order; without a payload once the budget is used up.
+    waiting: VecDeque<(Lsn, BlockHeader, Option<Block>)>,
+    stopped: bool,
+}
+
+#[derive(Default)]
+struct Batch {
+    blocks: Vec<(Source, Block)>,
+    through: HashMap<Partition, Lsn>,
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+/// The loop and all it owns.
+pub struct Delivery {
+    parts: Parts,
+    lanes: HashMap<Partition, Lane>,
+    batch: Batch,
+    waiting_bytes: usize,
+    waiting_blocks: usize,
+    last_tick: Instant,
+}
+
+impl Delivery {
+    /// Wires a loop.
+    pub fn new(parts: Parts) -> Self {
+        let last_tick = Instant::now();
+        Self { parts, lanes: HashMap::new(), batch: Batch::default(), waiting_bytes: 0, waiting_blocks: 0, last_tick }
+    }
+
+    /// Brings the sink to what the log says, then delivers until told to stop. Blocks.
+    pub fn run(mut self, restored: &[crate::sink::Restored]) -> Result<(), DeliveryError> {
+        while let Err(error) = self.with_sink(|sink, view| sink.restore(restored, view)) {
+            let SinkError::Retry { after, reason } = error else { return Err(error.into()) };
+            self.wait_to_retry(after, &reason)?;
+        }
+        while !self.parts.progress.stop.load(Ordering::Acquire) {
+            self.round()?;
+        }
+        self.flush()?;
+        loop {
+            // A call finishes outputs and may give receipts; once they are durable the next one publishes.
+            let receipts = self.with_sink(|sink, view| sink.tick(true, view))?;
+            if receipts.is_empty() {
+                return Ok(());
+            }
+            self.log_receipts(receipts)?;
+        }
+    }
+
+    /// Calls the sink with the part of the log that it may use.
+    fn with_sink<T>(&mut self, call: impl FnOnce(&mut dyn Sink, &LogView<'_>) -> T) -> T {
+        let Parts { sink, log, processor, .. } = &mut self.parts;
+        call(sink.as_mut(), &LogView { log, processor: RefCell::new(processor.as_mut()) })
+    }
+
+    fn round(&mut self) -> Result<(), DeliveryError> {
+        self.release()?;
+        let item = if self.waiting_blocks < WAITING_BLOCKS_MAX {
+            self.parts.feed.next(self.patience())?
+        } else {
+            std::thread::sleep(WAITING);
+            None
+        };
+        let idle = item.is_none();
+        if let Some(item) = item {
+            self.take(item)?;
+        }
+        let due = self.batch.since.is_some_and(|since| since.elapsed() >= self.parts.options.batch_age);
+        if due || self.batch.bytes >= self.parts.options.batch_bytes {
+            self.flush()?;
+        }
+        let open = self.waiting_blocks + self.batch.blocks.len();
+        self.parts.progress.open.store(open as u64, Ordering::Release);
+        self.parts.progress.in_doubt.store(self.waiting_blocks as u64, Ordering::Release);
+        if idle && self.batch.blocks.is_empty() {
+            self.parts.progress.idle_rounds.fetch_add(1, Ordering::AcqRel);
+        }
+        if self.last_tick.elapsed() >= TICK {
+            self.last_tick = Instant::now();
+            let receipts = self.with_sink(|sink, view| sink.tick(false, view))?;
+            self.log_receipts(receipts)?;
+        }
+        Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        let batch = self.batch.since.map_or(IDLE, |since| self.parts.options.batch_age.saturating_sub(since.elapsed()));
+        let waiting = if self.waiting_blocks > 0 { WAITING } else { IDLE };
+        batch.min(waiting)
+    }
+
+    fn take(&mut self, item: FeedItem) -> Result<(), DeliveryError> {
+        match item {
+            FeedItem::Block { lsn, block } => {
+                let header = block.header;
+                self.lane(header.partition);
+                self.settle(lsn, header, Some(block))
+            }
+            FeedItem::Corrupt(damage) => {
+                let text = damage.to_string();
+                tracing::error!("{text}; delivery of this partition stops here");
+                self.lane(damage.partition).stopped = true;
+                self.parts.metrics.partitions_stopped.inc();
+                lock(&self.parts.progress.corrupt).push(text);
+                Ok(())
+            }
+        }
+    }
+
+    fn lane(&mut self, partition: Partition) -> &mut Lane {
+        let (topics, log) = (&self.parts.topics, &self.parts.log);
+        self.lanes.entry(partition).or_insert_with(|| {
+            let marks = log.marks(partition);
+            let delivered = marks.delivered.load(Ordering::Acquire);
+            let topic = topics.get(partition.topic);
+            let (topic, incarnation) = topic.map_or((String::new(), 0), |topic| (topic.name, topic.incarnation));
+            let source = Source { partition, topic, incarnation };
+            Lane { source, marks, delivered, waiting: VecDeque::new(), stopped: false }
+        })
+    }
+
+    /// Puts a block where it belongs now: into the batch, among the waiting, or nowhere.
+    fn settle(&mut self, lsn: Lsn, header: BlockHeader, block: Option<Block>) -> Result<(), DeliveryError> {
+        let options = self.parts.options;
+        let Some(lane) = self.lanes.get_mut(&header.partition) else { return Ok(()) };
+        if lane.stopped {
+            return Ok(());
+        }
+        match if lane.waiting.is_empty() { verdict(lane, &header, &options) } else { Verdict::Wait } {
+            Verdict::Deliver => self.add(lsn, &header, block),
+            Verdict::Delivered | Verdict::Disowned => Ok(()),
+            Verdict::Wait => {
+                let room = self.waiting_bytes < self.parts.options.waiting_bytes;
+                let block = block.filter(|_| room);
+                self.waiting_bytes += block.as_ref().map_or(0, |block| block.payload.len());
+                self.waiting_blocks += 1;
+                lane.waiting.push_back((lsn, header, block));
+                Ok(())
+            }
+            Verdict::Straddles => Err(DeliveryError::Invariant(format!(
+                "{}: block [{}, {}) begins below the delivered offset {}",
+                name(&lane.source), header.first, header.next, lane.delivered
+            ))),
+        }
+    }
+
+    /// Moves on what is no longer in doubt.
+    fn release(&mut self) -> Result<(), DeliveryError> {
+        if self.waiting_blocks == 0 {
+            return Ok(());
+        }
+        let options = self.parts.options;
+        let mut free = Vec::new();
+        for lane in self.lanes.values_mut() {
+            while let Some((_, header, _)) = lane.waiting.front() {
+                let verdict = verdict(lane, header, &options);
+                if verdict == Verdict::Wait {
+                    break;
+                }
+                let Some((lsn, header, block)) = lane.waiting.pop_front() else { break };
+                self.waiting_blocks -= 1;
+                self.waiting_bytes -= block.as_ref().map_or(0, |block| block.payload.len());
+                if verdict == Verdict::Deliver {
+                    // Later blocks are judged against what this one will have delivered.
+                    lane.delivered = header.next;
+                    free.push((lsn, header, block));
+                }
+            }
+        }
+        for (lsn, header, block) in free {
+            self.add(lsn, &header, block)?;
+            if self.batch.bytes >= self.parts.options.batch_bytes {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, lsn: Lsn, header: &BlockHeader, block: Option<Block>) -> Result<(), DeliveryError> {
+        let block = match block {
+            Some(block) => block,
+            None => self.read_again(header)?,
+        };
+        let Some(lane) = self.lanes.get_mut(&header.partition) else { return Ok(()) };
+        lane.delivered = header.next;
+        let source = lane.source.clone();
+        let block = self.parts.processor.process(block).map_err(|why| {
+            DeliveryError::Processor(format!("{} [{}, {})", name(&source), header.first, header.next), why)
+        })?;
+        self.batch.bytes += block.payload.len();
+        self.batch.since.get_or_insert_with(Instant::now);
+        self.batch.through.insert(header.partition, lsn);
+        self.batch.blocks.push((source, block));
+        Ok(())
+    }
+
+    fn read_again(&self, header: &BlockHeader) -> Result<Block, DeliveryError> {
+        let blocks = self.parts.log.read_blocks(header.partition, header.first, header.next)?;
+        blocks.into_iter().find(|block| block.header == *header).ok_or_else(|| {
+            DeliveryError::Invariant(format!("block [{}, {}) is no longer in the log", header.first, header.next))
+        })
+    }
+
+    fn flush(&mut self) -> Result<(), DeliveryError> {
+        if self.batch.blocks.is_empty() {
+            return Ok(());
+        }
+        let blocks = std::mem::take(&mut self.batch.blocks);
+        let started = Instant::now();
+        let receipts = loop {
+            match self.with_sink(|sink, view| sink.deliver(&blocks, view)) {
+                Ok(receipts) => break receipts,
+                Err(SinkError::Retry { after, reason }) => self.wait_to_retry(after, &reason)?,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        self.parts.metrics.sink_syncs.inc();
+        self.parts.metrics.sink_sync_seconds.observe(started.elapsed());
+        *lock(&self.parts.progress.retrying) = None;
+        self.log_receipts(receipts)?;
+        let records: u64 = blocks.iter().map(|(_, block)| u64::from(block.header.count)).sum();
+        self.parts.metrics.records_delivered.inc_by(records);
+        self.parts.metrics.bytes_delivered.inc_by(self.batch.bytes as u64);
+        self.parts.metrics.blocks_delivered.inc_by(blocks.len() as u64);
+        self.batch = Batch::default();
+        Ok(())
+    }
+
+    /// Waits before the sink is asked again; gives up only when the pipeline stops.
+    fn wait_to_retry(&mut self, after: Duration, reason: &str) -> Result<(), DeliveryError> {
+        self.parts.metrics.sink_retries.inc();
+        let mut retrying = lock(&self.parts.progress.retrying);
+        if retrying.as_deref() != Some(reason) {
+            tracing::warn!("sink: {reason}; trying again every {after:?}");
+            *retrying = Some(reason.to_string());
+        }
+        drop(retrying);
+        let until = Instant::now() + after;
+        while Instant::now() < until {
+            if self.parts.progress.stop.load(Ordering::Acquire) {
+                return Err(SinkError::Fatal(format!("stopped while the sink was not ready: {reason}")).into());
+            }
+            std::thread::sleep(IDLE.min(after));
+        }
+        Ok(())
+    }
+
+    /// Makes receipts durable in the log and moves the delivered watermarks.
+    fn log_receipts(&mut self, receipts: Vec<Receipt>) -> Result<(), DeliveryError> {
+        if receipts.is_empty() {
+            return Ok(());
+        }
+        let ends: Vec<(Partition, i64)> = receipts.iter().map(|receipt| (receipt.partition, receipt.next)).collect();
+        let through = &self.batch.through;
+        let entries = receipts.into_iter().map(|receipt| Entry::Delivered {
+            route: ROUTE,
+            partition: receipt.partition,
+            first: receipt.first,
+            next: receipt.next,
+            through_lsn: through.get(&receipt.partition).copied().unwrap_or(0),
+            keep_from: receipt.keep_from,
+            detail: receipt.detail,
+        });
+        self.parts.log.append_synced(entries.collect())?;
+        for (partition, next) in ends {
+            if let Some(lane) = self.lanes.get(&partition) {
+                lane.marks.delivered.fetch_max(next, Ordering::AcqRel);
+            }
+        }
+        *lock(&self.parts.progress.last_receipt) = Some((clock::monotonic(), clock::cpu_seconds()));
+        Ok(())
+    }
+}
+
+fn verdict(lane: &Lane, header: &BlockHeader, options: &Options) -> Verdict {
+    if !options.dedupe {
+        return Verdict::Deliver;
+    }
+    let acked = options.fence.then(|| lane.marks.acked.load(Ordering::Acquire));
+    let disowned = lane.marks.disowned();
+    fence::decide(header, &View { delivered: lane.delivered, acked, disowned: &disowned })
+}
+
+fn name(source: &Source) -> String {
+    format!("{}/{}", source.topic, source.partition.number)
+}
+
+/// The part of the log that sinks may use.
+struct LogView<'a> {
+    log: &'a Log,
+    processor: RefCell<&'a mut dyn Processor>,
+}
+
+impl SinkLog for LogView<'_> {
+    fn name_output(&self, partition: Partition, name: &str) -> Result<(), SinkError> {
+        self.name_outputs(&[(partition, name.to_string())])
+    }
+
+    fn name_outputs(&self, names: &[(Partition, String)]) -> Result<(), SinkError> {
+        let named = |(partition, name): &(Partition, String)| Entry::Named {
+            route: ROUTE,
+            partition: *partition,
+            name: name.clone(),
+        };
+        let entries = names.iter().map(named).collect();
+        self.log.append_synced(entries).map(|_| ()).map_err(|error| SinkError::Fatal(error.to_string()))
+    }
+
+    fn read_blocks(&self, partition: Partition, first: i64, next: i64) -> Result<Vec<Block>, SinkError> {
+        let fatal = |error: WalError| SinkError::Fatal(error.to_string());
+        let blocks = self.log.read_blocks(partition, first, next).map_err(fatal)?;
+        let mut processor = self.processor.borrow_mut();
+        blocks.into_iter().map(|block| processor.process(block).map_err(SinkError::Fatal)).collect()
+    }
+}

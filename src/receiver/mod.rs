@@ -1,0 +1,159 @@
+//! Receivers: group members that turn fetched records into blocks, hand them to the log, and commit what is durable.
+//!
+//! One OS thread each. Promises: the thread always polls, whatever the log or the sink do; a block is admitted once and
+//! only within a tenure; an offset is committed only when everything below it is durable. Never: a receiver does not
+//! wait for space, does not deliver, and does not decide ownership (that is [`crate::kafka::tenure`]).
+
+mod assign;
+mod commits;
+pub mod hook;
+mod owners;
+pub mod pool;
+mod poll;
+mod pressure;
+pub mod slot;
+mod stopping;
+mod view;
+
+pub use owners::Owners;
+pub use view::{View, Views};
+
+use crate::dedupe::Table;
+use crate::kafka::consumer::Settings;
+use crate::kafka::start::{Policy, Stop};
+use crate::kafka::tenure::WalId;
+use crate::metrics::Metrics;
+use crate::record::topics::Topics;
+use crate::wal::{Log, WalError};
+use pool::Pool;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How a receiver works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Topic names and `^regular expressions`.
+    pub topics: Vec<String>,
+    /// How to reach Kafka; the instance id gets `-<number>` appended. `queue_bytes` is for all partitions together.
+    pub kafka: Settings,
+    /// When blocks close by size.
+    pub limits: slot::Limits,
+    /// When blocks close by age.
+    pub block_age: Duration,
+    /// Bytes in open blocks, all partitions together, above which all of them close.
+    pub open_bytes_max: usize,
+    /// Bytes handed to the log and not yet durable above which nothing more is taken.
+    pub queue_bytes_max: u64,
+    /// What the start table needs to know.
+    pub policy: Policy,
+    /// Stop at what is there now.
+    pub exit_at_end: bool,
+    /// How long an `exit_at_end` run waits for a sign of life from Kafka.
+    pub unreachable_timeout: Duration,
+    /// For tests.
+    pub hook: Option<hook::Hook>,
+}
+
+/// What all receivers of a log share.
+pub struct Shared {
+    /// The log.
+    pub log: Log,
+    /// This log's name in commit metadata.
+    pub wal: WalId,
+    /// Numbers of topics.
+    pub topics: Topics,
+    /// Who owns what.
+    pub owners: Mutex<Owners>,
+    /// What was admitted.
+    pub table: Mutex<Table>,
+    /// Buffers.
+    pub pool: Pool,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// What each receiver is doing, for status and the end of a run.
+    pub views: Views,
+    /// Set to end all receivers in order.
+    pub stop: AtomicBool,
+}
+
+/// Why a receiver ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiverError {
+    /// The log failed.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The client can't be made or used.
+    #[error("kafka: {0}")]
+    Kafka(#[from] rdkafka::error::KafkaError),
+    /// Two processes use one identity in the group.
+    #[error("another process uses the same identity in group {group:?} (group.instance.id {instance:?}): {text}")]
+    Fenced {
+        /// The group.
+        group: String,
+        /// The identity.
+        instance: String,
+        /// The broker's words.
+        text: String,
+    },
+    /// The client is beyond use.
+    #[error("kafka client: {0}")]
+    Fatal(String),
+    /// A topic does not exist.
+    #[error("topic {0:?} does not exist on this cluster")]
+    NoTopic(String),
+    /// No sign of life from Kafka.
+    #[error("no answer from {brokers} for {waited:?}: {last}")]
+    Unreachable {
+        /// Who was asked.
+        brokers: String,
+        /// For how long.
+        waited: Duration,
+        /// The last thing heard.
+        last: String,
+    },
+    /// A record that is not to be taken.
+    #[error(
+        "{topic}/{partition}@{offset} has {bytes} bytes, block.max_record_bytes is {limit}; \
+         raise it to take the record"
+    )]
+    TooLarge {
+        /// Topic.
+        topic: String,
+        /// Partition.
+        partition: i32,
+        /// The record's offset.
+        offset: i64,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Something that can't be vouched for.
+    #[error("{topic}/{partition}: {stop}")]
+    Stopped {
+        /// Topic.
+        topic: String,
+        /// Partition.
+        partition: i32,
+        /// What.
+        stop: Stop,
+    },
+}
+
+impl ReceiverError {
+    /// The process exit code.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Wal(error) => i32::from(error.exit_code()),
+            Self::Kafka(_) | Self::Fenced { .. } | Self::NoTopic(_) => 78,
+            Self::Unreachable { .. } => 69,
+            Self::Fatal(_) | Self::TooLarge { .. } | Self::Stopped { .. } => 1,
+        }
+    }
+}
+
+/// Runs one receiver until it is told to stop or fails. Blocks; to be called on a thread of its own.
+pub fn run(number: usize, options: &Options, shared: &Arc<Shared>) -> Result<(), ReceiverError> {
+    poll::Receiver::new(number, options, shared)?.run()
+}

@@ -1,0 +1,440 @@
+//! The loop of one receiver: events, commits, records, in turn, for ever.
+
+use super::pressure::{self, Pressure};
+use super::slot::{Slot, Taken};
+use super::{Options, ReceiverError, Shared};
+use crate::kafka::consumer::{Event, Member, Named, Settings};
+use crate::kafka::ffi::fetch::{Batch, Message};
+use crate::record::batch::HeaderRef;
+use crate::record::{Block, Partition};
+use crate::wal::{Entry, PartitionMarks};
+use rdkafka::error::RDKafkaErrorCode;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Partitions assumed while their number is not known.
+pub(super) const PARTITIONS_ASSUMED: usize = 16;
+/// What librdkafka may hold for one partition, at least and at most.
+const QUEUE_BYTES_MIN: usize = 64 << 10;
+const QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Messages taken at a time.
+const BATCH: usize = 4096;
+/// How long one round waits for records when none are there.
+const WAIT: Duration = Duration::from_millis(5);
+/// The same while nothing is taken.
+const HELD: Duration = Duration::from_millis(1);
+/// How often views, doubts and late partitions are looked at.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+/// An assigned partition with all that belongs to it.
+pub(super) struct Lane {
+    pub named: Named,
+    pub slot: Slot,
+    pub marks: Arc<PartitionMarks>,
+    /// The durable offset last told to the ownership protocol.
+    pub durable: i64,
+    /// What was there at the start, for `exit_at_end`.
+    pub end: Option<i64>,
+    /// An end of partition was seen at or beyond `slot.next`.
+    pub at_end: bool,
+}
+
+/// A receiver and all it owns.
+pub(super) struct Receiver<'a> {
+    pub number: usize,
+    pub options: &'a Options,
+    pub shared: &'a Arc<Shared>,
+    pub member: Member,
+    pub batch: Batch,
+    pub lanes: Vec<Lane>,
+    pub by_name: HashMap<Named, usize>,
+    pub commits: super::commits::Commits,
+    pub assigning: super::assign::Assigning,
+    pub last_heard: Instant,
+    pub trouble: Option<String>,
+    stalled: Option<Instant>,
+    paused: bool,
+    last_housekeeping: Instant,
+    received_first: bool,
+}
+
+impl<'a> Receiver<'a> {
+    pub fn new(number: usize, options: &'a Options, shared: &'a Arc<Shared>) -> Result<Self, ReceiverError> {
+        let now = Instant::now();
+        let member = member(number, options, PARTITIONS_ASSUMED)?;
+        Ok(Self {
+            number,
+            options,
+            shared,
+            member,
+            batch: Batch::new(BATCH),
+            lanes: Vec::new(),
+            by_name: HashMap::new(),
+            commits: super::commits::Commits::new(now),
+            assigning: super::assign::Assigning::default(),
+            last_heard: now,
+            trouble: None,
+            stalled: None,
+            paused: false,
+            last_housekeeping: now,
+            received_first: false,
+        })
+    }
+
+    pub fn run(mut self) -> Result<(), ReceiverError> {
+        self.find_topics()?;
+        if let Some(partitions) = self.assigning.expected {
+            // Now that their number is known, each partition gets its share of the budget.
+            self.member = member(self.number, self.options, partitions)?;
+        }
+        self.member.subscribe(&self.options.topics)?;
+        let ended = loop {
+            if self.shared.stop.load(Ordering::Acquire) {
+                break Ok(());
+            }
+            if let Err(error) = self.round() {
+                break Err(error);
+            }
+        };
+        self.finish();
+        ended
+    }
+
+    fn round(&mut self) -> Result<(), ReceiverError> {
+        self.events()?;
+        self.commit_round()?;
+        if self.commits.rejoin {
+            self.rejoin()?;
+        }
+        let now = Instant::now();
+        match self.relieve(now)? {
+            Pressure::None => {
+                self.member.fetch(&mut self.batch, WAIT);
+                self.take_batch(Instant::now())?;
+            }
+            Pressure::Hold | Pressure::Pause => std::thread::sleep(HELD),
+        }
+        self.close_old(Instant::now())?;
+        if self.last_housekeeping.elapsed() >= HOUSEKEEPING {
+            self.last_housekeeping = Instant::now();
+            self.housekeeping()?;
+        }
+        Ok(())
+    }
+
+    /// Serves what the client has to say.
+    pub fn events(&mut self) -> Result<(), ReceiverError> {
+        while let Some(event) = self.member.poll() {
+            match event {
+                Event::Assigned(partitions) => {
+                    self.heard();
+                    self.assigned(partitions)?;
+                }
+                Event::Revoked { partitions, lost } => {
+                    self.heard();
+                    self.revoked(&partitions, lost)?;
+                }
+                Event::Error { code, fatal, text } => self.error(code, fatal, text)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn error(&mut self, code: Option<RDKafkaErrorCode>, fatal: bool, text: String) -> Result<(), ReceiverError> {
+        if code == Some(RDKafkaErrorCode::FencedInstanceId) {
+            let Settings { group, instance_id, .. } = &self.options.kafka;
+            let instance = format!("{}-{}", instance_id.clone().unwrap_or_default(), self.number);
+            return Err(ReceiverError::Fenced { group: group.clone(), instance, text });
+        }
+        if fatal {
+            return Err(ReceiverError::Fatal(text));
+        }
+        if self.trouble.as_ref() != Some(&text) {
+            tracing::warn!(receiver = self.number, "kafka: {text}; librdkafka tries again by itself");
+            self.trouble = Some(text);
+        }
+        Ok(())
+    }
+
+    /// Notes a sign of life from Kafka.
+    pub fn heard(&mut self) {
+        self.last_heard = Instant::now();
+        self.trouble = None;
+    }
+
+    /// Looks at the pressure and pauses or resumes.
+    fn relieve(&mut self, now: Instant) -> Result<Pressure, ReceiverError> {
+        let log = &self.shared.log;
+        let stalled = self.stalled.map(|since| now.duration_since(since));
+        let pressure = pressure::decide(log.queued_bytes(), self.options.queue_bytes_max, log.is_full(), stalled);
+        if let Some(failure) = log.failure() {
+            return Err(crate::wal::WalError::Poisoned(failure).into());
+        }
+        match pressure {
+            Pressure::None => {
+                self.stalled = None;
+                if self.paused {
+                    self.resume()?;
+                }
+            }
+            Pressure::Hold => self.stalled = self.stalled.or(Some(now)),
+            Pressure::Pause if !self.paused => {
+                tracing::warn!(receiver = self.number, full = log.is_full(), "the log takes no more for now: paused");
+                self.member.pause(&self.names())?;
+                self.set_paused(true);
+            }
+            Pressure::Pause => {}
+        }
+        Ok(pressure)
+    }
+
+    fn resume(&mut self) -> Result<(), ReceiverError> {
+        let starts: Vec<_> = self.lanes.iter().map(|lane| (lane.named.clone(), lane.slot.next)).collect();
+        tracing::info!(receiver = self.number, "the log takes records again: resumed");
+        // Only a failed seek needs more: the partitions are assigned anew, which sets the position too.
+        if let Err(error) = self.member.resume_at(&starts, Duration::from_secs(5)) {
+            tracing::warn!(receiver = self.number, "cannot seek ({error}); assigning the partitions anew");
+            self.member.unassign(&self.names())?;
+            self.member.assign(&starts)?;
+        }
+        self.set_paused(false);
+        Ok(())
+    }
+
+    fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+        self.shared.metrics.partitions_paused.set(if paused { self.lanes.len() as i64 } else { 0 });
+        self.shared.views.update(self.number, |view| view.paused = paused);
+    }
+
+    pub fn names(&self) -> Vec<Named> {
+        self.lanes.iter().map(|lane| lane.named.clone()).collect()
+    }
+
+    fn take_batch(&mut self, now: Instant) -> Result<(), ReceiverError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        if !self.received_first {
+            self.received_first = true;
+            self.shared.views.update(self.number, |view| {
+                view.first_record = Some(crate::clock::monotonic());
+                view.first_record_cpu = crate::clock::cpu_seconds();
+            });
+        }
+        let batch = std::mem::replace(&mut self.batch, Batch::new(0));
+        let taken = self.take_messages(&batch, now);
+        self.batch = batch;
+        self.batch.clear();
+        self.heard();
+        taken
+    }
+
+    fn take_messages(&mut self, batch: &Batch, now: Instant) -> Result<(), ReceiverError> {
+        let mut run: Option<((usize, i32), Option<usize>)> = None;
+        let mut headers: Vec<HeaderRef<'_>> = Vec::new();
+        let (mut records, mut bytes, mut suppressed) = (0u64, 0u64, 0u64);
+        for message in batch.iter() {
+            let key = (message.topic_key(), message.partition());
+            let lane = match run {
+                Some((same, lane)) if same == key => lane,
+                _ => {
+                    let lane = self.by_name.get(&(message.topic().to_string(), message.partition())).copied();
+                    run = Some((key, lane));
+                    lane
+                }
+            };
+            // A partition that was just revoked or held: what still arrives is not ours to take.
+            let Some(lane) = lane else { continue };
+            if let Some(error) = message.error() {
+                self.event_in_queue(lane, message, error)?;
+                run = None;
+                continue;
+            }
+            records += 1;
+            bytes += message.value().map_or(0, <[u8]>::len) as u64;
+            if self.take_record(lane, message, &mut headers, now)? == Taken::Suppressed {
+                suppressed += 1;
+            }
+        }
+        let metrics = &self.shared.metrics;
+        metrics.records_received.inc_by(records);
+        metrics.bytes_received.inc_by(bytes);
+        metrics.records_suppressed.inc_by(suppressed);
+        Ok(())
+    }
+
+    #[inline]
+    fn take_record<'m>(
+        &mut self,
+        lane: usize,
+        message: Message<'m>,
+        headers: &mut Vec<HeaderRef<'m>>,
+        now: Instant,
+    ) -> Result<Taken, ReceiverError> {
+        let mut full = None;
+        let Options { limits, .. } = self.options;
+        let slot = &mut self.lanes[lane].slot;
+        let mut taken = slot.take(message, headers, limits, &self.shared.pool, now, |block| full = Some(block));
+        if taken == Taken::Far {
+            self.skip(lane, message.offset())?;
+            let slot = &mut self.lanes[lane].slot;
+            taken = slot.take(message, headers, limits, &self.shared.pool, now, |block| full = Some(block));
+        }
+        if let Some(block) = full {
+            self.admit(block)?;
+        }
+        if let Taken::TooLarge(bytes) = taken {
+            let (topic, partition) = self.lanes[lane].named.clone();
+            let (offset, limit) = (message.offset(), limits.record_bytes_max);
+            return Err(ReceiverError::TooLarge { topic, partition, offset, bytes, limit });
+        }
+        Ok(taken)
+    }
+
+    /// An end of partition or an error in the place of a record. It never moves a position by itself.
+    fn event_in_queue(
+        &mut self,
+        lane: usize,
+        message: Message<'_>,
+        error: RDKafkaErrorCode,
+    ) -> Result<(), ReceiverError> {
+        if error == RDKafkaErrorCode::PartitionEOF {
+            return self.reached_end(lane, message.offset());
+        }
+        let text = message.value().map_or_else(|| error.to_string(), |text| String::from_utf8_lossy(text).into_owned());
+        let (topic, partition) = &self.lanes[lane].named;
+        tracing::warn!(receiver = self.number, topic, partition, "kafka: {text}");
+        if super::assign::position_is_lost(error) {
+            self.reopen(lane)?;
+        }
+        Ok(())
+    }
+
+    /// Everything below `end` has been seen: what had no record (markers, aborted, compacted) is closed too.
+    fn reached_end(&mut self, lane: usize, end: i64) -> Result<(), ReceiverError> {
+        let slot = &mut self.lanes[lane].slot;
+        if end > slot.next {
+            match slot.seal_to(end, &self.shared.pool) {
+                Some(block) => self.admit(block)?,
+                None => self.skip(lane, end)?,
+            }
+        }
+        self.lanes[lane].at_end = true;
+        Ok(())
+    }
+
+    /// Logs `[next, to)` as a range without records.
+    fn skip(&mut self, lane: usize, to: i64) -> Result<(), ReceiverError> {
+        let slot = &mut self.lanes[lane].slot;
+        let (partition, tenure, first) = (slot.partition, slot.tenure, slot.next);
+        slot.skip_to(to);
+        if self.may_admit(partition, tenure, first, to) {
+            self.shared.log.append(Entry::Empty { partition, tenure, first, next: to })?;
+        }
+        Ok(())
+    }
+
+    /// Hands a block to the log, if its tenure still holds and dedupe lets it in.
+    pub fn admit(&mut self, block: Block) -> Result<(), ReceiverError> {
+        let header = &block.header;
+        if self.may_admit(header.partition, header.tenure, header.first, header.next) {
+            self.shared.metrics.blocks_admitted.inc();
+            self.shared.log.append(Entry::Block(block))?;
+        }
+        Ok(())
+    }
+
+    fn may_admit(&self, partition: Partition, tenure: u32, first: i64, next: i64) -> bool {
+        let mut owners = self.shared.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        if !owners.get(partition).is_some_and(|ownership| ownership.admit(tenure, next)) {
+            return false;
+        }
+        drop(owners);
+        let mut table = self.shared.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let admission = table.admit(partition, first, next);
+        // The slot suppresses record by record what is below its next offset, so a whole range is always new.
+        assert!(
+            admission == crate::dedupe::Admission::Admit,
+            "partition {partition:?}: range [{first}, {next}) against the dedupe table: {admission:?}"
+        );
+        true
+    }
+
+    /// Closes blocks by age, and all of them when together they hold too much.
+    fn close_old(&mut self, now: Instant) -> Result<(), ReceiverError> {
+        let open: usize = self.lanes.iter().map(|lane| lane.slot.open_bytes()).sum();
+        let all = open > self.options.open_bytes_max;
+        for lane in 0..self.lanes.len() {
+            let slot = &mut self.lanes[lane].slot;
+            let old = slot.opened.is_some_and(|opened| now.duration_since(opened) >= self.options.block_age);
+            if (old || all) && let Some(block) = slot.seal(&self.shared.pool) {
+                self.admit(block)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn housekeeping(&mut self) -> Result<(), ReceiverError> {
+        self.open_late()?;
+        self.settle_doubts()?;
+        self.check_identities()?;
+        self.show();
+        self.check_reachable()
+    }
+
+    fn check_reachable(&self) -> Result<(), ReceiverError> {
+        let waited = self.last_heard.elapsed();
+        let waiting = !self.assigning.joined || self.lanes.iter().any(|lane| !is_done(lane));
+        if !self.options.exit_at_end || !waiting || waited < self.options.unreachable_timeout || self.paused {
+            return Ok(());
+        }
+        let last = self.trouble.clone().unwrap_or_else(|| "nothing heard".to_string());
+        Err(ReceiverError::Unreachable { brokers: self.options.kafka.brokers.clone(), waited, last })
+    }
+
+    /// Writes this receiver's view.
+    pub fn show(&self) {
+        let at_end = self.lanes.iter().all(is_done);
+        let settled = self.is_settled();
+        self.shared.views.update(self.number, |view| {
+            view.joined = self.assigning.joined;
+            view.partitions.clear();
+            let each = |lane: &Lane| {
+                let end = self.member.known_ends(&lane.named).map(|(_, high)| high);
+                (lane.named.0.clone(), lane.named.1, lane.slot.next, end)
+            };
+            view.partitions.extend(self.lanes.iter().map(each));
+            view.at_end = at_end;
+            view.settled = settled;
+            view.trouble.clone_from(&self.trouble);
+            view.waiting = self.assigning.waiting();
+            view.held = self.assigning.held();
+            view.lag = self.lanes.iter().map(|lane| self.lag(lane)).sum();
+            view.changed = self.assigning.changed;
+            view.partitions_expected = self.assigning.expected;
+        });
+    }
+
+    fn lag(&self, lane: &Lane) -> u64 {
+        let end = self.member.known_ends(&lane.named).map_or(lane.slot.next, |(_, high)| high);
+        let delivered = lane.marks.delivered.load(Ordering::Acquire);
+        let done = if lane.durable == lane.slot.next && delivered >= lane.durable { lane.slot.next } else { delivered };
+        u64::try_from(end - done.max(0)).unwrap_or(0)
+    }
+}
+
+/// True when an `exit_at_end` run has what it came for.
+fn is_done(lane: &Lane) -> bool {
+    lane.at_end || lane.end.is_some_and(|end| lane.slot.next >= end)
+}
+
+/// A client for this receiver, when there are so many partitions to share the budget.
+pub(super) fn member(number: usize, options: &Options, partitions: usize) -> Result<Member, ReceiverError> {
+    let mut settings = options.kafka.clone();
+    settings.queue_bytes = (settings.queue_bytes / partitions.max(1)).clamp(QUEUE_BYTES_MIN, QUEUE_BYTES_MAX);
+    settings.instance_id = settings.instance_id.map(|id| format!("{id}-{number}"));
+    Ok(Member::new(&settings)?)
+}

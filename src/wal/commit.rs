@@ -1,0 +1,337 @@
+//! The log's thread: takes what is queued, makes it durable group by group, tells everyone.
+//!
+//! Promises: one write and one sync per group; entries of a partition keep their order; while disk or quota is full,
+//! blocks wait here and receipts still go through. After a failed write or sync nothing more is written, and nothing
+//! that was not durable is handed on. All decisions about bytes are the [`Writer`]'s.
+
+use super::error::WalError;
+use super::feed::Handover;
+use super::format::entry::Entry;
+use super::marks::Marks;
+use super::options::Options;
+use super::queue::{Full, Queue, Reply, Unit};
+use super::writer::Writer;
+use crate::record::Lsn;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// How long a full disk is left alone before it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How long the thread sleeps at most when nothing is due.
+const SLEEP: Duration = Duration::from_secs(1);
+/// How long a spare that is being made is waited for before requests are looked at again.
+const BRIEFLY: Duration = Duration::from_millis(2);
+
+/// What the thread is asked.
+#[derive(Debug)]
+pub enum Request {
+    /// Log this.
+    Append(Unit),
+    /// Log everything queued, end the log cleanly, and answer.
+    Close(SyncSender<Result<(), Arc<WalError>>>),
+}
+
+/// What the thread tells everyone.
+#[derive(Debug)]
+pub struct Shared {
+    /// The last durable LSN.
+    pub durable: AtomicU64,
+    /// Disk or quota is full: no blocks are admitted.
+    pub full: AtomicBool,
+    /// Bytes on the way to the thread.
+    pub sent: AtomicUsize,
+    /// Bytes the thread has taken and not made durable yet.
+    pub queued: AtomicUsize,
+    /// The lowest segment with a block that some route still needs.
+    pub oldest_live: AtomicU64,
+    /// Why nothing more is written.
+    pub failure: OnceLock<Arc<WalError>>,
+    /// Watermarks.
+    pub marks: Marks,
+    /// The way to the feed.
+    pub handover: Arc<Handover>,
+}
+
+impl Shared {
+    /// Latches the failure; the first one stays.
+    pub fn fail(&self, error: WalError) -> Arc<WalError> {
+        let error = Arc::clone(self.failure.get_or_init(|| Arc::new(error)));
+        self.handover.fail(Arc::clone(&error));
+        error
+    }
+}
+
+/// The thread's state.
+pub struct Worker {
+    writer: Writer,
+    options: Options,
+    requests: Receiver<Request>,
+    shared: Arc<Shared>,
+    queue: Queue,
+    batch: Vec<Entry>,
+    /// Where each unit of the batch ends, and who waits for it.
+    ends: Vec<(usize, Option<Reply>)>,
+    last_group: Instant,
+    /// When the active segment was begun, and its number.
+    begun: (u64, Instant),
+    stuck_until: Option<Instant>,
+}
+
+/// Why the loop ended.
+enum End {
+    Closed(SyncSender<Result<(), Arc<WalError>>>),
+    Abandoned,
+}
+
+impl Worker {
+    /// A worker around this writer.
+    pub fn new(writer: Writer, options: Options, requests: Receiver<Request>, shared: Arc<Shared>) -> Self {
+        let now = Instant::now();
+        let begun = (writer.segment(), now);
+        Self {
+            writer,
+            options,
+            requests,
+            shared,
+            queue: Queue::default(),
+            batch: Vec::new(),
+            ends: Vec::new(),
+            last_group: now,
+            begun,
+            stuck_until: None,
+        }
+    }
+
+    /// Runs until the log is closed or all its handles are gone.
+    pub fn run(mut self) {
+        let ended = self.serve();
+        match ended {
+            Ok(End::Abandoned) => {}
+            Ok(End::Closed(reply)) => {
+                let closed = self.writer.close().map_err(|error| self.shared.fail(error));
+                self.shared.handover.close();
+                self.writer.rack().stop();
+                let _ = reply.send(closed);
+            }
+            Err(error) => {
+                let error = self.shared.fail(error);
+                self.refuse_all(&error);
+            }
+        }
+        self.writer.rack().stop();
+    }
+
+    fn serve(&mut self) -> Result<End, WalError> {
+        loop {
+            if let Some(end) = self.gather() {
+                self.finish()?;
+                return Ok(end);
+            }
+            if let Some(error) = self.shared.failure.get() {
+                return Err(WalError::Poisoned(Arc::clone(error)));
+            }
+            if !self.work()? {
+                self.rest()?;
+            }
+        }
+    }
+
+    /// Logs what is queued; waits for a spare if one is being made, not for space.
+    fn finish(&mut self) -> Result<(), WalError> {
+        loop {
+            let rack = Arc::clone(self.writer.rack());
+            let needs_spare = self.queue.is_waiting() || rack.ready() == 0;
+            if !self.work()? {
+                if !needs_spare || rack.is_short() || self.is_stuck() {
+                    return Ok(());
+                }
+                rack.wait(BRIEFLY);
+            }
+        }
+    }
+
+    /// Waits for requests and takes all there are.
+    fn gather(&mut self) -> Option<End> {
+        let busy = !self.is_stuck() && (self.queue.is_ready() || self.retirement().is_some());
+        let patience = if busy { Duration::ZERO } else { self.patience() };
+        let mut request = self.requests.recv_timeout(patience);
+        loop {
+            match request {
+                Ok(Request::Append(unit)) => {
+                    self.shared.sent.fetch_sub(unit.bytes() as usize, Ordering::Relaxed);
+                    self.queue.push(unit);
+                }
+                Ok(Request::Close(reply)) => return Some(End::Closed(reply)),
+                Err(RecvTimeoutError::Timeout) => return None,
+                Err(RecvTimeoutError::Disconnected) => return Some(End::Abandoned),
+            }
+            request = self.requests.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => RecvTimeoutError::Timeout,
+                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+            });
+        }
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.stuck_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// How long to wait for requests before something else is due.
+    fn patience(&self) -> Duration {
+        if self.is_stuck() || self.queue.is_waiting() && self.writer.rack().is_short() {
+            return LOOK_AGAIN;
+        }
+        if self.queue.is_waiting() {
+            return BRIEFLY;
+        }
+        if self.writer.needs_idle() {
+            return self.options.idle.saturating_sub(self.last_group.elapsed());
+        }
+        SLEEP.min(self.options.segment_age)
+    }
+
+    fn retirement(&self) -> Option<Entry> {
+        self.writer.retirement(self.shared.handover.pinned())
+    }
+
+    /// One group. False if there was nothing to do.
+    fn work(&mut self) -> Result<bool, WalError> {
+        self.fill_batch();
+        if self.batch.is_empty() {
+            return Ok(self.answer(0));
+        }
+        let count = self.writer.append(&self.batch)?;
+        self.last_group = Instant::now();
+        if count == 0 {
+            self.stuck_until = Some(Instant::now() + LOOK_AGAIN);
+        } else {
+            self.publish(count);
+        }
+        self.answer(count);
+        self.put_back(count);
+        self.retire();
+        Ok(count > 0)
+    }
+
+    fn fill_batch(&mut self) {
+        self.batch.clear();
+        self.ends.clear();
+        let is_full = self.writer.rack().is_short() || self.is_stuck();
+        self.shared.full.store(is_full, Ordering::Release);
+        self.options.metrics.wal_full.set(i64::from(is_full));
+        // First, because it makes room.
+        if let Some(retirement) = self.retirement() {
+            self.batch.push(retirement);
+        }
+        let limit = self.options.group_bytes as u64;
+        let limit = limit.min(self.options.segment_bytes / 2);
+        let writer = &self.writer;
+        let full = Full { is_full, has_room: &|entry, ahead| writer.has_room(entry, ahead) };
+        self.queue.take(limit, &full, &mut self.batch, &mut self.ends);
+    }
+
+    /// The first `count` entries of the batch are durable: tell everyone.
+    fn publish(&mut self, count: usize) {
+        let durable = self.writer.durable_lsn();
+        let entries = &self.batch[..count];
+        self.shared.durable.store(durable, Ordering::Release);
+        let partitions = entries.iter().filter_map(Entry::partition);
+        self.shared.marks.update(self.writer.state(), partitions);
+        let blocks = entries.iter().zip(self.writer.locations()).filter_map(|(entry, at)| match entry {
+            Entry::Block(block) => Some((at, block)),
+            _ => None,
+        });
+        self.shared.handover.put(blocks, durable + 1);
+        let callers = entries.iter().filter(|e| !matches!(e, Entry::RetiredBelow { .. }));
+        self.queue.settled(callers.map(Entry::bytes).sum());
+        self.shared.queued.store(self.queue.bytes() as usize, Ordering::Relaxed);
+    }
+
+    /// Answers those whose entries are durable; true if someone was.
+    fn answer(&mut self, count: usize) -> bool {
+        let durable: Lsn = self.writer.durable_lsn();
+        let mut answered = false;
+        for (end, reply) in &mut self.ends {
+            if *end <= count
+                && let Some(reply) = reply.take()
+            {
+                let _ = reply.send(Ok(durable));
+                answered = true;
+            }
+        }
+        if count > 0
+            && let Some(wake) = &self.options.on_durable
+        {
+            wake();
+        }
+        answered
+    }
+
+    /// What of the batch is not durable goes back to the front of the queue.
+    fn put_back(&mut self, count: usize) {
+        let mut ends = std::mem::take(&mut self.ends);
+        while let Some((end, reply)) = ends.pop() {
+            if end <= count {
+                break;
+            }
+            let start = ends.last().map_or(0, |(end, _)| *end).max(count);
+            let entries = self.batch.split_off(start);
+            self.queue.put_back(Unit { entries, reply });
+        }
+        self.ends = ends;
+    }
+
+    fn retire(&mut self) {
+        let retired = self.writer.retired();
+        if !retired.is_empty() {
+            self.writer.rack().hand_over(retired.iter().map(|s| (s.number, s.len)));
+            self.options.metrics.wal_segments.dec_by(retired.len() as i64);
+        }
+        let oldest = self.writer.live_segments().first().copied().unwrap_or_default();
+        self.shared.oldest_live.store(oldest, Ordering::Relaxed);
+    }
+
+    /// Nothing is queued: what is due by time.
+    fn rest(&mut self) -> Result<(), WalError> {
+        if self.writer.needs_idle() && self.last_group.elapsed() >= self.options.idle {
+            self.writer.idle()?;
+            self.note_idle();
+        }
+        let segment = self.writer.segment();
+        if self.begun.0 != segment {
+            self.begun = (segment, Instant::now());
+        }
+        let is_old = self.begun.1.elapsed() >= self.options.segment_age;
+        if is_old && self.writer.has_blocks() && !self.writer.rack().is_short() {
+            self.writer.roll()?;
+        }
+        Ok(())
+    }
+
+    fn note_idle(&mut self) {
+        let durable = self.writer.durable_lsn();
+        self.last_group = Instant::now();
+        self.shared.durable.store(durable, Ordering::Release);
+        self.shared.handover.put(std::iter::empty(), durable + 1);
+    }
+
+    /// The log is poisoned: everyone who waits is told, until all handles are gone.
+    fn refuse_all(&mut self, error: &Arc<WalError>) {
+        let refuse = |reply: Reply| drop(reply.send(Err(Arc::clone(error))));
+        self.ends.drain(..).filter_map(|(_, reply)| reply).for_each(refuse);
+        self.queue.drain_replies().for_each(refuse);
+        while let Ok(request) = self.requests.recv() {
+            match request {
+                Request::Append(unit) => {
+                    unit.reply.into_iter().for_each(refuse);
+                }
+                Request::Close(reply) => {
+                    let _ = reply.send(Err(Arc::clone(error)));
+                    return;
+                }
+            }
+        }
+    }
+}

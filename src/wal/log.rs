@@ -1,0 +1,253 @@
+//! The handle of an open log, and how one is opened.
+
+use super::catalogue::Catalogue;
+use super::commit::{Request, Shared, Worker};
+use super::error::WalError;
+use super::feed::{Feed, Handover};
+use super::format::MAX_PAYLOAD;
+use super::format::entry::Entry;
+use super::format::state::State;
+use super::marks::{Marks, PartitionMarks};
+use super::options::Options;
+use super::queue::Unit;
+use super::rack::Rack;
+use super::recovery::{self, Recovered, RecoveryReport};
+use super::reread;
+use crate::io::Storage;
+use crate::record::{Block, Lsn, Partition};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// An open log.
+#[derive(Debug)]
+pub struct Opened {
+    /// To append to it.
+    pub log: Log,
+    /// To read what is durable.
+    pub feed: Feed,
+    /// The fold at the end of recovery.
+    pub state: State,
+    /// What recovery found and did.
+    pub report: RecoveryReport,
+}
+
+/// The handle of an open log. Cloning shares it. When all handles are gone without [`Log::close`], the log ends as
+/// after a kill.
+#[derive(Clone, Debug)]
+pub struct Log {
+    requests: Sender<Request>,
+    shared: Arc<Shared>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    wal_id: u128,
+    storage: Arc<dyn Storage>,
+    catalogue: Arc<Catalogue>,
+    rack: Arc<Rack>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    is_closed: AtomicBool,
+}
+
+/// How the log is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Segments that exist, spares not counted.
+    pub segments: usize,
+    /// Bytes of segments and spares.
+    pub bytes: u64,
+    /// Spares that are ready.
+    pub spares: usize,
+    /// The last durable LSN.
+    pub durable_lsn: Lsn,
+    /// The lowest segment with a block that some route still needs.
+    pub oldest_live_segment: u64,
+    /// Bytes queued and not durable yet.
+    pub queued_bytes: usize,
+    /// Bytes of durable blocks in memory.
+    pub feed_bytes: usize,
+    /// Disk or quota is full: the source must pause.
+    pub is_full: bool,
+}
+
+/// Recovers the log in `options.dir` (an empty or missing directory becomes a new log) and starts its threads.
+pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, WalError> {
+    let Recovered { lock, writer, feed_from, report } = recovery::recover(&storage, &options)?;
+    let state = writer.state().clone();
+    let (catalogue, rack) = (Arc::clone(writer.catalogue()), Arc::clone(writer.rack()));
+    let next_lsn = writer.durable_lsn() + 1;
+    let metrics = Arc::clone(&options.metrics);
+    let handover = Arc::new(Handover::new(options.feed_bytes, feed_from, next_lsn, metrics));
+    let shared = Arc::new(Shared {
+        durable: AtomicU64::new(writer.durable_lsn()),
+        full: AtomicBool::new(false),
+        sent: AtomicUsize::new(0),
+        queued: AtomicUsize::new(0),
+        oldest_live: AtomicU64::new(feed_from.segment),
+        failure: OnceLock::new(),
+        marks: Marks::new(&state),
+        handover: Arc::clone(&handover),
+    });
+    let (requests, receiver) = mpsc::channel();
+    let worker = Worker::new(writer, options, receiver, Arc::clone(&shared));
+    let threads = Mutex::new(vec![
+        spawn("wal", &shared, move || {
+            worker.run();
+            drop(lock);
+        })?,
+        spawn_preparer(&rack, &shared)?,
+    ]);
+    let corrupt = report.corrupt.clone();
+    let feed = Feed::new(Arc::clone(&storage), Arc::clone(&catalogue), handover, state.clone(), corrupt);
+    let (wal_id, is_closed) = (state.wal_id, AtomicBool::new(false));
+    let inner = Arc::new(Inner { wal_id, storage, catalogue, rack, threads, is_closed });
+    Ok(Opened { log: Log { requests, shared, inner }, feed, state, report })
+}
+
+fn spawn_preparer(rack: &Arc<Rack>, shared: &Arc<Shared>) -> Result<JoinHandle<()>, WalError> {
+    const PAUSE: Duration = Duration::from_millis(1);
+    let (rack, failed) = (Arc::clone(rack), Arc::clone(shared));
+    spawn("wal-spares", shared, move || {
+        if let Err(error) = rack.run(&mut || std::thread::sleep(PAUSE)) {
+            failed.fail(error);
+        }
+    })
+}
+
+/// Starts a thread; if it panics the log is poisoned.
+fn spawn(name: &str, shared: &Arc<Shared>, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, WalError> {
+    struct Guard(Arc<Shared>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.fail(WalError::Options("a thread of the log panicked".to_owned()));
+            }
+        }
+    }
+    let guard = Guard(Arc::clone(shared));
+    let guarded = move || {
+        let guard = guard;
+        body();
+        drop(guard);
+    };
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(guarded)
+        .map_err(|error| WalError::Options(format!("no thread for the log: {error}")))
+}
+
+impl Log {
+    /// Queues the entry; does not block. Entries of one caller are logged in order. The caller bounds its bytes.
+    pub fn append(&self, entry: Entry) -> Result<(), WalError> {
+        self.request(vec![entry], None)
+    }
+
+    /// Queues the entries and waits until they are durable; returns the last durable LSN then. Without entries: waits
+    /// until everything queued before is durable.
+    pub fn append_synced(&self, entries: Vec<Entry>) -> Result<Lsn, WalError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.request(entries, Some(reply))?;
+        match answer.recv() {
+            Ok(Ok(lsn)) => Ok(lsn),
+            Ok(Err(error)) => Err(WalError::Poisoned(error)),
+            Err(_) => Err(self.gone()),
+        }
+    }
+
+    fn request(&self, entries: Vec<Entry>, reply: Option<super::queue::Reply>) -> Result<(), WalError> {
+        if let Some(error) = self.failure() {
+            return Err(WalError::Poisoned(error));
+        }
+        for entry in &entries {
+            check(entry)?;
+        }
+        let bytes: u64 = entries.iter().map(Entry::bytes).sum();
+        self.shared.sent.fetch_add(bytes as usize, Ordering::Relaxed);
+        self.requests.send(Request::Append(Unit { entries, reply })).map_err(|_| self.gone())
+    }
+
+    fn gone(&self) -> WalError {
+        self.failure().map_or(WalError::Closed, WalError::Poisoned)
+    }
+
+    /// The watermarks of a partition, kept up to date after each sync; made if there are none.
+    pub fn marks(&self, partition: Partition) -> Arc<PartitionMarks> {
+        self.shared.marks.of(partition)
+    }
+
+    /// True while disk or quota is full: the source must pause. Blocks already queued wait; receipts go through.
+    pub fn is_full(&self) -> bool {
+        self.shared.full.load(Ordering::Acquire)
+    }
+
+    /// Bytes handed to the log and not yet durable; for backpressure.
+    pub fn queued_bytes(&self) -> u64 {
+        self.shared.queued.load(Ordering::Relaxed) as u64
+    }
+
+    /// Why nothing more is written. After this nothing unacknowledged may be delivered.
+    pub fn failure(&self) -> Option<Arc<WalError>> {
+        self.shared.failure.get().cloned()
+    }
+
+    /// The name of the log.
+    pub fn wal_id(&self) -> u128 {
+        self.inner.wal_id
+    }
+
+    /// The last durable LSN.
+    pub fn durable_lsn(&self) -> Lsn {
+        self.shared.durable.load(Ordering::Acquire)
+    }
+
+    /// How the log is doing. Does not block on the disk.
+    pub fn status(&self) -> Status {
+        Status {
+            segments: self.inner.catalogue.numbers().len(),
+            bytes: self.inner.rack.used(),
+            spares: self.inner.rack.ready(),
+            durable_lsn: self.durable_lsn(),
+            oldest_live_segment: self.shared.oldest_live.load(Ordering::Relaxed),
+            queued_bytes: self.shared.sent.load(Ordering::Relaxed)
+ + self.shared.queued.load(Ordering::Relaxed),
+            feed_bytes: self.shared.handover.bytes(),
+            is_full: self.is_full(),
+        }
+    }
+
+    /// Blocks of `[first, next)` from segments that are still there, in order. Reads files; blocks.
+    pub fn read_blocks(&self, partition: Partition, first: i64, next: i64) -> Result<Vec<Block>, WalError> {
+        let (storage, catalogue) = (self.inner.storage.as_ref(), &self.inner.catalogue);
+        reread::read_blocks(storage, catalogue, partition, first, next)
+    }
+
+    /// Clean stop: everything queued is durable, the last segment is sealed, the lock is free when this returns. Other
+    /// handles get [`WalError::Closed`] from then on. What waits for space is dropped; it was never durable.
+    pub fn close(self) -> Result<(), WalError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        if self.inner.is_closed.swap(true, Ordering::AcqRel) {
+            return Err(WalError::Closed);
+        }
+        self.requests.send(Request::Close(reply)).map_err(|_| self.gone())?;
+        let closed = answer.recv().map_err(|_| self.gone())?;
+        let mut threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            // A panic of a thread is in `failure` already.
+            let _ = thread.join();
+        }
+        closed.map_err(WalError::Poisoned)
+    }
+}
+
+fn check(entry: &Entry) -> Result<(), WalError> {
+    let refuse = |kind, reason: &str| Err(WalError::Entry { kind, reason: reason.to_owned() });
+    match entry {
+        Entry::RetiredBelow { .. } | Entry::Idle => refuse("log's own", "the log writes it by itself"),
+        _ if entry.bytes() > u64::from(MAX_PAYLOAD) => refuse("large", "its payload is over the limit of 64 MiB"),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,245 @@
+//! The rack of spares: files prepared for the next segments, and what becomes of retired ones.
+//!
+//! Promises: a spare was written with zeros or used before, at full length, and its name is durable before anything in
+//! it is overwritten. No space is not an error here, it is remembered ([`Rack::is_short`]).
+
+use super::error::WalError;
+use super::options::SPARES;
+use super::segment::{recycled_name, wal_name, write_zeros};
+use crate::io::{IoError, Storage};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+#[derive(Debug, Default)]
+struct Shelf {
+    ready: Vec<String>,
+    made: u64,
+    /// Bytes of segments and spares.
+    used: u64,
+    short: bool,
+    /// Retired segments, number and bytes, whose files are to be recycled or removed.
+    retired: VecDeque<(u64, u64)>,
+    stopped: bool,
+}
+
+/// The rack. Shared by the log's thread, which takes, and the thread that prepares.
+#[derive(Debug)]
+pub struct Rack {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    segment_bytes: u64,
+    max_bytes: Option<u64>,
+    shelf: Mutex<Shelf>,
+    changed: Condvar,
+}
+
+impl Rack {
+    /// A rack with the spares found in the directory; `used` counts the bytes of segments and of these spares.
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        dir: PathBuf,
+        sizes: (u64, Option<u64>),
+        ready: Vec<String>,
+        used: u64,
+    ) -> Self {
+        let (segment_bytes, max_bytes) = sizes;
+        let shelf = Mutex::new(Shelf { ready, used, ..Shelf::default() });
+        Self { storage, dir, segment_bytes, max_bytes, shelf, changed: Condvar::new() }
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a spare for use. Its name is durable.
+    pub fn take(&self) -> Option<String> {
+        let spare = self.shelf().ready.pop();
+        self.changed.notify_all();
+        spare
+    }
+
+    /// Puts back a spare that was not used after all.
+    pub fn put_back(&self, spare: String) {
+        self.shelf().ready.push(spare);
+        self.changed.notify_all();
+    }
+
+    /// Spares that can be taken now.
+    pub fn ready(&self) -> usize {
+        self.shelf().ready.len()
+    }
+
+    /// Bytes of all segments and spares.
+    pub fn used(&self) -> u64 {
+        self.shelf().used
+    }
+
+    /// A segment grew by so many bytes.
+    pub fn grew(&self, bytes: u64) {
+        self.shelf().used += bytes;
+    }
+
+    /// True when spares are missing and there is no space or quota to make them: no more blocks may be admitted.
+    pub fn is_short(&self) -> bool {
+        let shelf = self.shelf();
+        shelf.short && shelf.ready.len() < SPARES
+    }
+
+    /// So many bytes are gone.
+    pub fn shrank(&self, bytes: u64) {
+        let mut shelf = self.shelf();
+        shelf.used = shelf.used.saturating_sub(bytes);
+    }
+
+    /// Waits until something changed, at most so long.
+    pub fn wait(&self, timeout: Duration) {
+        let shelf = self.shelf();
+        if !shelf.stopped {
+            drop(self.changed.wait_timeout(shelf, timeout));
+        }
+    }
+
+    /// Makes one more spare if some are missing; true if one was made. `pause` is called between the pieces that are
+    /// written. A failed sync is an error; no space is not.
+    fn prepare(&self, pause: &mut dyn FnMut()) -> Result<bool, WalError> {
+        let number = {
+            let mut shelf = self.shelf();
+            if shelf.stopped || shelf.ready.len() >= SPARES {
+                shelf.short = false;
+                return Ok(false);
+            }
+            if self.max_bytes.is_some_and(|max| shelf.used + self.segment_bytes > max) {
+                shelf.short = true;
+                return Ok(false);
+            }
+            shelf.made += 1;
+            shelf.made
+        };
+        let made = self.make(&format!("new-{number}"), self.segment_bytes, pause)?;
+        let is_made = made.is_some();
+        let mut shelf = self.shelf();
+        shelf.short = !is_made;
+        if let Some(name) = made {
+            shelf.used += self.segment_bytes;
+            shelf.ready.push(name);
+        }
+        drop(shelf);
+        self.changed.notify_all();
+        Ok(is_made)
+    }
+
+    /// Makes a spare of a length; `None` if there is no space.
+    pub fn make(&self, stem: &str, bytes: u64, pause: &mut dyn FnMut()) -> Result<Option<String>, WalError> {
+        const PIECE: u64 = 4 << 20;
+        let name = self.free_name(stem)?;
+        let (unfinished, finished) = (self.dir.join(format!("{name}.tmp")), self.dir.join(&name));
+        let file = match self.storage.create_new(&unfinished) {
+            Err(error) if error.is_full() => return Ok(None),
+            other => other?,
+        };
+        let mut from = 0;
+        while from < bytes {
+            let to = (from + PIECE).min(bytes);
+            // Synced piece by piece: one large sync would hold up the log's own. Not retried: the file is given up.
+            let written = write_zeros(file.as_ref(), from, to).and_then(|()| file.sync_data());
+            if let Err(error) = written {
+                return self.give_up(&unfinished, error);
+            }
+            from = to;
+            pause();
+        }
+        self.storage.rename(&unfinished, &finished)?;
+        self.storage.sync_dir(&self.dir)?;
+        Ok(Some(name))
+    }
+
+    fn give_up(&self, path: &Path, error: IoError) -> Result<Option<String>, WalError> {
+        if !error.is_full() {
+            return Err(error.into());
+        }
+        self.storage.unlink(path)?;
+        self.storage.sync_dir(&self.dir)?;
+        Ok(None)
+    }
+
+    fn free_name(&self, stem: &str) -> Result<String, WalError> {
+        for attempt in 0_u64.. {
+            let name = match attempt {
+                0 => format!("{stem}.spare"),
+                _ => format!("{stem}-{attempt}.spare"),
+            };
+            let taken = self.storage.exists(&self.dir.join(&name))?
+                || self.storage.exists(&self.dir.join(format!("{name}.tmp")))?;
+            if !taken {
+                return Ok(name);
+            }
+        }
+        Err(WalError::Options("no free name for a spare".to_owned()))
+    }
+
+    /// Hands over retired segments: [`Rack::work`] recycles or removes their files.
+    pub fn hand_over(&self, retired: impl IntoIterator<Item = (u64, u64)>) {
+        self.shelf().retired.extend(retired);
+        self.changed.notify_all();
+    }
+
+    /// Does one thing that is to be done: a retired segment, or a missing spare. False if there was nothing, or no space.
+    pub fn work(&self, pause: &mut dyn FnMut()) -> Result<bool, WalError> {
+        let retired = self.shelf().retired.pop_front();
+        match retired {
+            Some((number, len)) => self.recycle(number, len).map(|()| true),
+            None => self.prepare(pause),
+        }
+    }
+
+    /// Tells the preparing thread to end.
+    pub fn stop(&self) {
+        self.shelf().stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// The preparing thread: works until it is told to stop and no retired segment is left.
+    pub fn run(&self, pause: &mut dyn FnMut()) -> Result<(), WalError> {
+        const LOOK_AGAIN: Duration = Duration::from_millis(200);
+        loop {
+            if self.is_done() {
+                return Ok(());
+            }
+            if !self.work(pause)? {
+                self.wait(LOOK_AGAIN);
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let shelf = self.shelf();
+        shelf.stopped && shelf.retired.is_empty()
+    }
+
+    /// Takes in a retired segment, or removes it if enough spares are there or its size is another. The log no
+    /// longer names it: the frame that retires it is durable.
+    fn recycle(&self, number: u64, len: u64) -> Result<(), WalError> {
+        let path = self.dir.join(wal_name(number));
+        let name = recycled_name(number);
+        let wanted = len == self.segment_bytes && self.ready() < SPARES;
+        if wanted {
+            self.storage.rename(&path, &self.dir.join(&name))?;
+        } else {
+            self.storage.unlink(&path)?;
+        }
+        // Before this the old name could come back; nothing may be overwritten until then.
+        self.storage.sync_dir(&self.dir)?;
+        let mut shelf = self.shelf();
+        if wanted {
+            shelf.ready.insert(0, name);
+        } else {
+            shelf.used = shelf.used.saturating_sub(len);
+        }
+        shelf.short &= shelf.ready.len() < SPARES;
+        drop(shelf);
+        self.changed.notify_all();
+        Ok(())
+    }
+}

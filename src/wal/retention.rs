@@ -1,0 +1,67 @@
+//! Which segments are still needed. Pure.
+//!
+//! Promises: a segment that holds a block some route has not delivered (or must be able to write again) is never
+//! given up; nothing else holds one back, since every later segment begins with the complete state.
+
+use super::format::frame::FrameHeader;
+use super::format::state::{State, TenureRange};
+use crate::record::{Lsn, Partition};
+use std::collections::BTreeMap;
+
+/// Offsets of one tenure that lie in a segment without a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    range: TenureRange,
+    last: Lsn,
+}
+
+/// The blocks of one segment, summed up: a few numbers per partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Runs {
+    runs: BTreeMap<Partition, Vec<Run>>,
+    blocks: u64,
+}
+
+impl Runs {
+    /// Notes the block with this frame header.
+    pub fn note(&mut self, header: &FrameHeader) {
+        let (tenure, first, next) = (header.tenure, header.first, header.next);
+        let range = TenureRange { tenure, first, next };
+        self.note_range(header.partition, header.lsn, range);
+    }
+
+    /// Notes a block by its range.
+    pub fn note_range(&mut self, partition: Partition, lsn: Lsn, range: TenureRange) {
+        self.blocks += 1;
+        let runs = self.runs.entry(partition).or_default();
+        match runs.last_mut() {
+            Some(run) if run.range.tenure == range.tenure && run.range.next == range.first => {
+                (run.range.next, run.last) = (range.next, lsn);
+            }
+            _ => runs.push(Run { range, last: lsn }),
+        }
+    }
+
+    /// How many blocks were noted.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// True if some block is still needed.
+    pub fn is_live(&self, state: &State) -> bool {
+        let live = |(partition, runs): (&Partition, &Vec<Run>)| {
+            runs.iter().any(|run| state.is_live(*partition, run.last, &run.range))
+        };
+        self.runs.iter().any(live)
+    }
+
+    /// Partitions and offset ranges, for people.
+    pub fn ranges(&self) -> impl Iterator<Item = (Partition, i64, i64)> + '_ {
+        let flat = |(partition, runs): (&Partition, &Vec<Run>)| {
+            let partition = *partition;
+            let range = move |run: &Run| (partition, run.range.first, run.range.next);
+            runs.iter().map(range).collect::<Vec<_>>()
+        };
+        self.runs.iter().flat_map(flat)
+    }
+}

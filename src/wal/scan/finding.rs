@@ -1,0 +1,71 @@
+//! What a scan found wrong, with its place.
+
+use crate::record::{Lsn, Partition};
+use crate::wal::error::WalError;
+use crate::wal::recovery::table::Verdict;
+use std::path::PathBuf;
+
+/// A damaged place and what it means.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// What it means.
+    pub verdict: Verdict,
+    /// The segment.
+    pub path: PathBuf,
+    /// Position of the damaged page or frame.
+    pub position: u64,
+    /// LSN, where it is known.
+    pub lsn: Option<Lsn>,
+    /// Partition and `[first, next)`, where they are known.
+    pub range: Option<(Partition, i64, i64)>,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl Finding {
+    /// The error that refuses to open a log because of this.
+    pub fn into_error(self) -> WalError {
+        let Self { verdict, path, position, lsn, range, reason } = self;
+        let reason = match verdict {
+            Verdict::Unreadable => format!("acknowledged bytes can't be read ({reason})"),
+            _ => reason,
+        };
+        WalError::Corrupt { path, position, lsn, range, reason }
+    }
+}
+
+/// An acknowledged block that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorruptBlock {
+    /// The segment.
+    pub path: PathBuf,
+    /// Segment number.
+    pub segment: u64,
+    /// Position of its frame.
+    pub position: u64,
+    /// Position after its frame.
+    pub end: u64,
+    /// Its LSN.
+    pub lsn: Lsn,
+    /// Whose records.
+    pub partition: Partition,
+    /// Its tenure.
+    pub tenure: u32,
+    /// First offset.
+    pub first: i64,
+    /// One past the last offset.
+    pub next: i64,
+}
+
+impl std::fmt::Display for CorruptBlock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { path, position, lsn, partition, first, next, .. } = self;
+        let (topic, number) = (partition.topic, partition.number);
+        let path = path.display();
+        write!(
+            f,
+            "corrupt block in {path} at byte {position}, LSN {lsn}: topic number {topic} partition {number}, \
+             offsets [{first}, {next})"
+        )
+    }
+}

@@ -1,0 +1,211 @@
+//! Looks at a whole log directory: which files there are, how the segments hang together, what each holds.
+//!
+//! Promises: never writes. Recovery decides by it, `wal check` prints it.
+
+use super::finding::{CorruptBlock, Finding};
+use super::segment::{self, Bounds, Fold, Segment, SegmentScan};
+use super::states;
+use crate::io::Storage;
+use crate::wal::error::WalError;
+use crate::wal::format::PAGE;
+use crate::wal::format::header::{HEADER_BYTES, HeaderError, Predecessor, SegmentHeader};
+use crate::wal::format::state::State;
+use crate::wal::recovery::table::Verdict;
+use crate::wal::segment::{FileName, classify, wal_name};
+use std::path::{Path, PathBuf};
+
+/// The files of a log directory, by what they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Segment numbers, ascending.
+    pub segments: Vec<u64>,
+    /// Names of spares.
+    pub spares: Vec<String>,
+    /// Names of spares that were not finished.
+    pub unfinished: Vec<String>,
+    /// Names of kept copies of torn tails.
+    pub torn: Vec<String>,
+}
+
+/// Lists the directory; a file that does not belong there is an error.
+pub fn list(storage: &dyn Storage, dir: &Path) -> Result<Listing, WalError> {
+    let mut listing = Listing::default();
+    for name in storage.list(dir)? {
+        match classify(&name) {
+            FileName::Segment(number) => listing.segments.push(number),
+            FileName::Spare => listing.spares.push(name),
+            FileName::Unfinished => listing.unfinished.push(name),
+            FileName::Torn => listing.torn.push(name),
+            FileName::Lock => {}
+            FileName::Foreign => {
+                let reason = "no file of that name is ever made there".to_owned();
+                return Err(WalError::Foreign { path: dir.join(name), reason });
+            }
+        }
+    }
+    listing.segments.sort_unstable();
+    Ok(listing)
+}
+
+/// What a log directory holds.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// The files.
+    pub listing: Listing,
+    /// Numbers below `retired_below`: not looked at, to be removed.
+    pub dropped: Vec<u64>,
+    /// The segments, ascending; those with a bad header are missing.
+    pub segments: Vec<SegmentScan>,
+    /// Damaged places.
+    pub findings: Vec<Finding>,
+    /// Blocks that can't be read, delivered or not.
+    pub corrupt: Vec<CorruptBlock>,
+    /// The fold at the end of the log; `None` if the log is new or its states are lost.
+    pub state: Option<State>,
+    /// A frame was lost and the fold could not go on.
+    pub broken: bool,
+    /// The highest `synced_through` in the last segment.
+    pub witness: u64,
+}
+
+impl Survey {
+    /// The first finding that forbids to open the log.
+    pub fn refusal(&self) -> Option<&Finding> {
+        let fatal = |f: &&Finding| matches!(f.verdict, Verdict::Refuse | Verdict::Unreadable);
+        self.findings.iter().find(fatal)
+    }
+
+    /// Corrupt blocks that are still to be delivered.
+    pub fn live_corrupt(&self) -> Vec<CorruptBlock> {
+        let Some(state) = &self.state else {
+            return self.corrupt.clone();
+        };
+        let live = |c: &&CorruptBlock| {
+            let (tenure, first, next) = (c.tenure, c.first, c.next);
+            let range = crate::wal::format::state::TenureRange { tenure, first, next };
+            next > state.delivered(c.partition) && state.is_live(c.partition, c.lsn, &range)
+        };
+        self.corrupt.iter().filter(live).cloned().collect()
+    }
+}
+
+/// Looks at everything.
+pub fn survey(storage: &dyn Storage, dir: &Path) -> Result<Survey, WalError> {
+    let mut survey = Survey { listing: list(storage, dir)?, ..Survey::default() };
+    let mut numbers = survey.listing.segments.clone();
+    let Some(last) = numbers.pop() else {
+        return Ok(survey);
+    };
+    let mut segments = Vec::new();
+    let retired_below = match open(storage, dir, last, &mut survey.findings)? {
+        Some(segment) => {
+            let witness = super::witness::witness(&segment);
+            survey.witness = witness.synced;
+            segments.push(segment);
+            witness.retired_below
+        }
+        None => 0,
+    };
+    let kept = |number: &u64| *number >= retired_below;
+    (numbers, survey.dropped) = numbers.into_iter().partition(kept);
+    for number in numbers.into_iter().rev() {
+        segments.extend(open(storage, dir, number, &mut survey.findings)?);
+    }
+    segments.reverse();
+    check_chain(dir, &segments, retired_below, &mut survey.findings);
+    scan_all(&segments, &mut survey);
+    Ok(survey)
+}
+
+fn scan_all(segments: &[Segment], survey: &mut Survey) {
+    let mut fold = Fold::default();
+    for (i, segment) in segments.iter().enumerate() {
+        let successor = segments.get(i + 1).map(|next| next.header.predecessor);
+        let follows = |by: &Predecessor| by.number == segment.number;
+        let good = |s: &Segment| states::read(&s.file, &s.header, s.len).state.is_some();
+        let bounds = Bounds {
+            sealed: successor.filter(follows),
+            witness: survey.witness,
+            later_state: &|| segments[i + 1..].iter().any(good),
+        };
+        let (findings, corrupt) = (&mut survey.findings, &mut survey.corrupt);
+        let scan = segment::scan(segment, &bounds, &mut fold, findings, corrupt);
+        survey.segments.push(scan);
+    }
+    survey.broken = fold.broken;
+    survey.state = fold.state;
+}
+
+/// Numbers without holes, each header naming the segment before it, all of one log.
+fn check_chain(dir: &Path, segments: &[Segment], retired_below: u64, findings: &mut Vec<Finding>) {
+    let mut refuse = |path: PathBuf, lsn: u64, reason: String| {
+        let (verdict, lsn) = (Verdict::Refuse, Some(lsn));
+        findings.push(Finding { verdict, path, position: 0, lsn, range: None, reason });
+    };
+    let Some(first) = segments.first() else { return };
+    let lowest = retired_below.max(1);
+    if first.number != lowest {
+        let reason = format!("missing; the log begins with segment {lowest}");
+        refuse(dir.join(wal_name(lowest)), first.header.first_lsn, reason);
+    }
+    for pair in segments.windows(2) {
+        let (before, after) = (&pair[0], &pair[1]);
+        let names = after.header.predecessor;
+        let lsn = after.header.first_lsn;
+        if after.number != before.number + 1 {
+            let reason = format!("missing between {} and {}", before.number, after.number);
+            refuse(dir.join(wal_name(before.number + 1)), lsn, reason);
+        } else if (names.number, names.salt) != (before.number, before.header.salt)
+            || after.header.wal_id != before.header.wal_id
+        {
+            let reason = format!("does not continue segment {}", before.number);
+            refuse(after.path.clone(), lsn, reason);
+        } else if lsn < names.end_lsn {
+            let reason = format!("begins at LSN {lsn}, before the end of its predecessor");
+            refuse(after.path.clone(), lsn, reason);
+        }
+    }
+}
+
+/// Opens a segment and reads its header pages. `None`, and a finding, if neither copy is good.
+pub fn open(
+    storage: &dyn Storage,
+    dir: &Path,
+    number: u64,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<Segment>, WalError> {
+    let path = dir.join(wal_name(number));
+    let file = storage.open(&path, false)?;
+    let len = file.len()?;
+    let mut window = super::window::Window::new(std::sync::Arc::clone(&file), 2 * PAGE);
+    let copies = [0, PAGE].map(|position| {
+        let page = window.bytes(position, HEADER_BYTES);
+        (position, SegmentHeader::decode(page))
+    });
+    let version = |e: &HeaderError| e.is_version();
+    if let Some(error) = copies.iter().find_map(|(_, c)| c.err().filter(version)) {
+        return Err(WalError::Version { path, reason: error.to_string() });
+    }
+    let good = copies.iter().find_map(|(_, copy)| copy.ok());
+    for (position, copy) in copies {
+        let reason = match (copy, good) {
+            (Err(error), _) => error.to_string(),
+            (Ok(copy), Some(good)) if copy != good => "the two header copies differ".to_owned(),
+            _ => continue,
+        };
+        let unreadable = window.is_unreadable(&(position..position + PAGE));
+        let verdict = match good {
+            Some(_) => Verdict::Report,
+            None if unreadable => Verdict::Unreadable,
+            None => Verdict::Refuse,
+        };
+        let (path, lsn) = (path.clone(), good.map(|header| header.first_lsn));
+        findings.push(Finding { verdict, path, position, lsn, range: None, reason });
+    }
+    let Some(header) = good else { return Ok(None) };
+    if header.number != number {
+        let reason = format!("its header says segment {}", header.number);
+        return Err(WalError::Foreign { path, reason });
+    }
+    Ok(Some(Segment { number, path, file, len, header }))
+}

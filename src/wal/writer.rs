@@ -1,0 +1,439 @@
+//! The writer: frames into groups, groups into segments. One owner, `&mut self`, no locks, no threads, no clock.
+//!
+//! Promises: when [`Writer::append`] returns, what it counts is durable; each sync ends on a 4 KiB boundary; a byte of a
+//! segment is written once. After a failed sync or write it is poisoned and refuses everything; a write that fails for
+//! want of space ends the segment at its last synced frame instead, and the log goes on in the next one.
+
+use super::catalogue::{Catalogue, Listed, Location};
+use super::error::WalError;
+use super::fold::Admission;
+use super::format::entry::Entry;
+use super::format::footer::{self, IndexEntry};
+use super::format::frame::Kind;
+use super::format::header::Predecessor;
+use super::format::payload::PayloadError;
+use super::format::state::State;
+use super::format::{PAGE, page_up};
+use super::group::Group;
+use super::options::{Entropy, SPARES_FOR_BLOCKS};
+use super::rack::Rack;
+use super::retention::Runs;
+use super::segment::{self, Active, Birth, write_zeros};
+use crate::io::{IoError, Storage};
+use crate::metrics::Metrics;
+use crate::record::Lsn;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A segment that is followed by another one.
+#[derive(Debug)]
+pub struct Sealed {
+    /// Number.
+    pub number: u64,
+    /// Bytes of the file.
+    pub len: u64,
+    /// LSN of its first frame.
+    pub first_lsn: Lsn,
+    /// Its blocks, summed up.
+    pub runs: Runs,
+}
+
+/// What a writer is made of; recovery puts it together.
+#[derive(Debug)]
+pub struct Parts {
+    /// The disk.
+    pub storage: Arc<dyn Storage>,
+    /// The log's directory.
+    pub dir: PathBuf,
+    /// Spares.
+    pub rack: Arc<Rack>,
+    /// For readers.
+    pub catalogue: Arc<Catalogue>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Salts.
+    pub entropy: Entropy,
+    /// The segment to write to.
+    pub active: Active,
+    /// The segments before it.
+    pub sealed: VecDeque<Sealed>,
+    /// The fold of everything.
+    pub state: State,
+    /// The next LSN.
+    pub next_lsn: Lsn,
+}
+
+/// The writer.
+#[derive(Debug)]
+pub struct Writer {
+    parts: Parts,
+    admission: Admission,
+    group: Group,
+    is_idle: bool,
+    is_poisoned: bool,
+}
+
+impl Writer {
+    /// A writer of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            admission: Admission::default(),
+            group: Group::default(),
+            is_idle: true,
+            is_poisoned: false,
+        }
+    }
+
+    /// The fold of everything durable.
+    pub fn state(&self) -> &State {
+        &self.parts.state
+    }
+
+    /// The last durable LSN.
+    pub fn durable_lsn(&self) -> Lsn {
+        self.parts.next_lsn - 1
+    }
+
+    /// Number of the segment that is written to.
+    pub fn segment(&self) -> u64 {
+        self.parts.active.number
+    }
+
+    /// True if a block was logged in the segment that is written to.
+    pub fn has_blocks(&self) -> bool {
+        !self.parts.active.index.is_empty()
+    }
+
+    /// True if the last group has no frame after it that witnesses its sync.
+    pub fn needs_idle(&self) -> bool {
+        !self.is_idle
+    }
+
+    /// The spares.
+    pub fn rack(&self) -> &Arc<Rack> {
+        &self.parts.rack
+    }
+
+    /// The segments, for readers.
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.parts.catalogue
+    }
+
+    /// True if the block, after so many bytes of others, can be logged now without waiting for a spare.
+    pub fn has_room(&self, entry: &Entry, ahead: u64) -> bool {
+        let active = &self.parts.active;
+        let end = page_up(active.position + ahead + entry.bytes());
+        let fits = end + footer::reserve(active.index.len() + 1) + ahead <= active.capacity;
+        self.parts.rack.ready() >= SPARES_FOR_BLOCKS || fits && !active.is_closed
+    }
+
+    /// Where the entries counted by the last [`Writer::append`] are.
+    pub fn locations(&self) -> impl Iterator<Item = Location> + '_ {
+        let segment = self.parts.active.number;
+        let frames = self.group.headers().iter().filter(|h| h.kind.has_lsn());
+        frames.map(move |h| Location { segment, position: h.position, lsn: h.lsn })
+    }
+
+    /// Appends entries from the front and makes them durable: one write, one sync. Returns how many; the rest wants
+    /// the next segment. 0 means that there is no space for one now.
+    ///
+    /// # Panics
+    /// If an entry breaks the rule that a partition's ranges follow each other without a jump.
+    pub fn append(&mut self, entries: &[Entry]) -> Result<usize, WalError> {
+        self.group.clear();
+        if self.is_poisoned {
+            return Err(WalError::Closed);
+        }
+        if entries.is_empty() || !self.make_room(&entries[0])? {
+            return Ok(0);
+        }
+        let count = self.fitting(entries);
+        self.check(&entries[..count]);
+        let blocks_before = self.parts.active.index.len();
+        // The footer rides with the last group of a segment if its successor can be built at once.
+        let seal = count < entries.len() && self.parts.rack.ready() > 0;
+        self.encode(&entries[..count], seal)?;
+        match self.write(entries) {
+            Ok(()) => {}
+            Err(error) if error.is_full() && error.operation != SYNC => {
+                // Positions are not used twice: the segment ends at its last synced frame.
+                self.parts.active.is_closed = true;
+                self.parts.active.index.truncate(blocks_before);
+                self.group.clear();
+                return Ok(0);
+            }
+            Err(error) => return Err(self.poison(error.into())),
+        }
+        self.take_over(&entries[..count], seal)?;
+        Ok(count)
+    }
+
+    /// An `Idle` frame, synced: it witnesses the sync of the last group. Nothing if there was none since the last one.
+    pub fn idle(&mut self) -> Result<(), WalError> {
+        if self.needs_idle() {
+            self.append(&[Entry::Idle])?;
+        }
+        Ok(())
+    }
+
+    /// Goes on in the next segment. False, and nothing happened, if there is no spare.
+    pub fn roll(&mut self) -> Result<bool, WalError> {
+        if self.is_poisoned {
+            return Err(WalError::Closed);
+        }
+        let Some(spare) = self.parts.rack.take() else {
+            return Ok(false);
+        };
+        if !self.parts.active.is_closed {
+            self.seal()?;
+        }
+        let built = self.build_successor(&spare);
+        let active = match built {
+            Ok(active) => active,
+            Err(WalError::Io(error)) if error.is_full() && error.operation == WRITE => {
+                self.parts.active.is_closed = true;
+                self.parts.rack.put_back(spare);
+                return Ok(false);
+            }
+            Err(error) => return Err(self.poison(error)),
+        };
+        self.switch(active);
+        Ok(true)
+    }
+
+    /// Clean stop: everything logged lies below the end that a fresh, empty successor declares.
+    pub fn close(&mut self) -> Result<(), WalError> {
+        let active = &self.parts.active;
+        if (active.position > active.built_end || active.is_closed) && !self.roll()? {
+            self.idle()?;
+        }
+        Ok(())
+    }
+
+    /// The entry that retires what is not needed any more, if something is not; segments from `pinned` on are kept.
+    /// What it retires is handed out by [`Writer::retired`] once it is durable.
+    pub fn retirement(&self, pinned: u64) -> Option<Entry> {
+        let state = &self.parts.state;
+        let done = |s: &&Sealed| s.number < pinned && !s.runs.is_live(state);
+        let below = self.parts.sealed.iter().take_while(done).count();
+        if below == 0 {
+            return None;
+        }
+        let active = &self.parts.active;
+        let kept = self.parts.sealed.get(below);
+        let (segment, lsn) = kept.map_or((active.number, active.first_lsn), |s| (s.number, s.first_lsn));
+        Some(Entry::RetiredBelow { segment, lsn })
+    }
+
+    /// Segments from the oldest that holds a block some route still needs.
+    pub fn live_segments(&self) -> Vec<u64> {
+        let state = &self.parts.state;
+        let live = self.parts.sealed.iter().skip_while(|s| !s.runs.is_live(state));
+        live.map(|s| s.number).chain([self.parts.active.number]).collect()
+    }
+
+    /// Segments whose retirement is durable: they may be recycled or removed now. Each is handed out once.
+    pub fn retired(&mut self) -> Vec<Sealed> {
+        let below = self.parts.state.retired_below;
+        let count = self.parts.sealed.iter().take_while(|s| s.number < below).count();
+        if count > 0 {
+            self.parts.catalogue.retire(below);
+        }
+        self.parts.sealed.drain(..count).collect()
+    }
+
+    /// Refuses everything from now on.
+    fn poison(&mut self, error: WalError) -> WalError {
+        self.is_poisoned = true;
+        error
+    }
+
+    /// Makes sure that the entry fits into the active segment, by rolling or growing. False if there is no space.
+    fn make_room(&mut self, entry: &Entry) -> Result<bool, WalError> {
+        let fits = self.fitting(std::slice::from_ref(entry)) > 0;
+        let is_fresh = self.parts.active.position == self.parts.active.built_end;
+        if self.parts.active.is_closed || !fits && !is_fresh {
+            if !self.roll()? {
+                return Ok(false);
+            }
+            if self.fitting(std::slice::from_ref(entry)) > 0 {
+                return Ok(true);
+            }
+        } else if fits {
+            return Ok(true);
+        }
+        self.grow(entry)
+    }
+
+    /// The entry is larger than a whole segment: the segment grows. Written with zeros first, so that space is found
+    /// missing here and not by a sync that counts.
+    fn grow(&mut self, entry: &Entry) -> Result<bool, WalError> {
+        let active = &mut self.parts.active;
+        let need = active.position + entry.bytes() + footer::reserve(active.index.len() + 1);
+        let need = page_up(need) + PAGE;
+        match write_zeros(active.file.as_ref(), active.capacity, need) {
+            Ok(()) => {}
+            Err(error) if error.is_full() => return Ok(false),
+            Err(error) => return Err(self.poison(error.into())),
+        }
+        if let Err(error) = active.file.sync_data() {
+            return Err(self.poison(error.into()));
+        }
+        self.parts.rack.grew(need - active.capacity);
+        active.capacity = need;
+        Ok(true)
+    }
+
+    /// How many entries from the front fit into the active segment, the footer's space kept free.
+    fn fitting(&self, entries: &[Entry]) -> usize {
+        let active = &self.parts.active;
+        let (mut end, mut blocks) = (active.position, active.index.len());
+        for (count, entry) in entries.iter().enumerate() {
+            end += entry.bytes();
+            blocks += usize::from(matches!(entry, Entry::Block(_)));
+            let whole = page_up(end) + footer::reserve(blocks);
+            if whole > active.capacity || footer::is_at_limit(blocks) {
+                return count;
+            }
+        }
+        entries.len()
+    }
+
+    fn check(&mut self, entries: &[Entry]) {
+        self.admission.clear();
+        for entry in entries {
+            let checked = self.admission.check(&self.parts.state, entry);
+            assert!(checked.is_ok(), "{}", checked.err().map(|e| e.to_string()).unwrap_or_default());
+        }
+    }
+
+    fn encode(&mut self, entries: &[Entry], seal: bool) -> Result<(), WalError> {
+        let (active, synced_through) = (&mut self.parts.active, self.parts.next_lsn - 1);
+        self.group.begin(active, synced_through);
+        for (i, entry) in entries.iter().enumerate() {
+            let ends_group = i + 1 == entries.len() && !seal;
+            self.group.push(i, entry, ends_group).map_err(entry_error)?;
+        }
+        for header in self.group.headers().iter().filter(|h| h.kind == Kind::Block) {
+            active.index.push(IndexEntry::of(header));
+        }
+        if seal {
+            self.group.push_footer(&active.index).map_err(entry_error)?;
+        }
+        Ok(())
+    }
+
+    /// One positional vectored write and one sync.
+    fn write(&self, entries: &[Entry]) -> Result<(), IoError> {
+        let (active, metrics) = (&self.parts.active, &self.parts.metrics);
+        active.file.write_at(active.position, &self.group.slices(entries))?;
+        let begun = Instant::now();
+        active.file.sync_data()?;
+        metrics.wal_fsync_seconds.observe(begun.elapsed());
+        metrics.wal_fsyncs.inc();
+        metrics.wal_groups.inc();
+        metrics.wal_bytes_appended.inc_by(self.group.end() - active.position);
+        Ok(())
+    }
+
+    /// The group is durable: fold it, move on.
+    fn take_over(&mut self, entries: &[Entry], closed: bool) -> Result<(), WalError> {
+        let first = self.parts.next_lsn;
+        for (i, entry) in entries.iter().enumerate() {
+            let folded = self.parts.state.apply(first + i as u64, entry);
+            folded.map_err(|e| WalError::Options(format!("an entry was logged that breaks a rule: {e}")))?;
+        }
+        self.parts.next_lsn += entries.len() as u64;
+        let active = &mut self.parts.active;
+        for header in self.group.headers().iter().filter(|h| h.kind == Kind::Block) {
+            active.runs.note(header);
+        }
+        active.position = self.group.end();
+        active.digest.clone_from(self.group.digest());
+        active.is_closed |= closed;
+        self.is_idle = matches!(entries.last(), Some(Entry::Idle)) || entries.is_empty();
+        self.parts.catalogue.extend(active.number, active.position);
+        Ok(())
+    }
+
+    /// Writes and syncs the footer, if there is room for it.
+    fn seal(&mut self) -> Result<(), WalError> {
+        let active = &self.parts.active;
+        let need = footer::reserve(active.index.len());
+        if active.position + need > active.capacity {
+            return Ok(());
+        }
+        self.group.clear();
+        self.encode(&[], true)?;
+        match self.write(&[]) {
+            Ok(()) => self.take_over(&[], true),
+            Err(error) if error.is_full() && error.operation != SYNC => Ok(()),
+            Err(error) => Err(self.poison(error.into())),
+        }
+    }
+
+    fn build_successor(&mut self, spare: &str) -> Result<Active, WalError> {
+        let salt = self.parts.entropy.number()?;
+        let parts = &self.parts;
+        let old = &parts.active;
+        let predecessor = Predecessor {
+            number: old.number,
+            salt: old.salt,
+            end_lsn: parts.next_lsn,
+            end_position: old.position,
+            digest: old.digest.clone().finalize(),
+        };
+        let birth = Birth {
+            number: old.number + 1,
+            salt,
+            first_lsn: parts.next_lsn,
+            retired_below: parts.state.retired_below,
+            predecessor,
+            state: &parts.state,
+            tail: &[],
+        };
+        let file = parts.storage.open(&parts.dir.join(spare), true)?;
+        segment::build(parts.storage.as_ref(), &parts.dir, spare, file, &birth)
+    }
+
+    fn switch(&mut self, active: Active) {
+        let parts = &mut self.parts;
+        parts.catalogue.put(listed(&active));
+        let old = std::mem::replace(&mut parts.active, active);
+        parts.catalogue.seal(old.number, old.position, &old.runs);
+        parts.sealed.push_back(Sealed {
+            number: old.number,
+            len: old.capacity,
+            first_lsn: old.first_lsn,
+            runs: old.runs,
+        });
+        parts.metrics.wal_segments.set(parts.sealed.len() as i64 + 1);
+        parts.metrics.wal_bytes.set(parts.rack.used() as i64);
+        self.is_idle = true;
+    }
+}
+
+const SYNC: &str = "sync";
+const WRITE: &str = "write";
+
+fn entry_error(error: PayloadError) -> WalError {
+    let PayloadError { kind, reason } = error;
+    WalError::Entry { kind, reason }
+}
+
+/// The catalogue's entry for a segment that was just built.
+pub fn listed(active: &Active) -> Listed {
+    Listed {
+        number: active.number,
+        salt: active.salt,
+        first_lsn: active.first_lsn,
+        start: active.frames_start,
+        end: active.position,
+        len: active.capacity,
+        runs: Runs::default(),
+        sealed: false,
+    }
+}

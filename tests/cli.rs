@@ -1,0 +1,341 @@
+//! The binary from outside: exit codes, messages, and what goes to which stream.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use forebay::io::disk::Disk;
+use forebay::metrics::Metrics;
+use forebay::record::batch::{BatchBuilder, RecordRef};
+use forebay::record::{Block, BlockHeader, Partition, TopicId};
+use forebay::wal::{self, Entry};
+use serde_json::Value;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+fn forebay(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.args(args).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FOREBAY_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn outcome(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn run(args: &[&str]) -> (i32, String, String) {
+    outcome(&mut forebay(args))
+}
+
+/// Arguments of a run in `dir` against a port nobody listens on.
+fn nowhere(dir: &Path) -> Vec<String> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (wal, sink) = (dir.join("log"), dir.join("out"));
+    [
+        "--brokers",
+        &format!("127.0.0.1:{port}"),
+        "--topic",
+        "orders",
+        "--wal",
+        wal.to_str().unwrap(),
+        "--sink",
+        &format!("file:{}", sink.display()),
+        "--set",
+        "server.listen=off",
+    ]
+    .map(str::to_string)
+    .to_vec()
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    let (code, out, err) = run(&["--help"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    for word in ["run", "demo", "check", "wal", "completions", "Exit codes", "130 interrupted"] {
+        assert!(out.contains(word), "{word} in {out}");
+    }
+    let (code, out, _) = run(&["run", "--help"]);
+    assert_eq!(code, 0);
+    for flag in ["--brokers", "--topic", "--group", "--wal", "--sink", "--set", "--exit-at-end", "--output", "-c"] {
+        assert!(out.contains(flag), "{flag} in {out}");
+    }
+    assert!(!out.contains("unprotected"), "{out}");
+    let (code, out, _) = run(&["--version"]);
+    assert_eq!((code, out.trim()), (0, concat!("forebay ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn a_wrong_command_line_is_a_usage_error() {
+    for args in [&["fetch"][..], &["run", "--brokerz", "x"], &["wal"], &["run", "--output", "xml"], &[]] {
+        let (code, out, err) = run(args);
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?}");
+        assert!(err.contains("--help"), "{err}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_is_named_with_the_one_that_was_meant() {
+    let (code, out, err) = run(&["run", "--set", "sink.formt=raw"]);
+    assert_eq!((code, out.as_str()), (78, ""));
+    assert!(err.contains("sink.formt is not a setting; did you mean sink.format? (--set)"), "{err}");
+}
+
+#[test]
+fn all_problems_come_at_once_from_every_layer() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"[kafka]\nreceivers = 0\n\n[wal]\ndurability = \"maybe\"\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let mut command = forebay(&["run", "-c", path, "--set", "block.age=soon", "--sink", "files:out"]);
+    let (code, _, err) = outcome(command.env("FOREBAY_MEMORY__BUDGET", "1MiB"));
+    assert_eq!(code, 78);
+    for problem in [
+        format!("kafka.receivers is 0, must be from 1 to 64 ({path}:2)"),
+        format!("wal.durability is \"maybe\", but there is only \"fsync\" ({path}:5)"),
+        "memory.budget is 1MiB, must be from 16MiB to 64GiB (environment FOREBAY_MEMORY__BUDGET)".to_string(),
+        "block.age is \"soon\", must be a duration with its unit, as in \"200ms\" (--set)".to_string(),
+        "sink.target is \"files:out\", must be file:DIR, stdout or null (--sink)".to_string(),
+        "kafka.brokers is not set".to_string(),
+    ] {
+        assert!(err.contains(&problem), "{problem} in {err}");
+    }
+    let (code, _, err) = run(&["run", "-c", "no-such-file.toml"]);
+    assert_eq!(code, 78);
+    assert!(err.contains("no-such-file.toml"), "{err}");
+}
+
+#[test]
+fn check_prints_problems_as_data_when_asked_to() {
+    let (code, out, err) = run(&["check", "--output", "json", "--set", "log.level=loud"]);
+    assert_eq!((code, err.as_str()), (78, ""));
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(found["ok"], false);
+    let problem = &found["problems"][0];
+    assert_eq!((problem["key"].as_str(), problem["origin"].as_str()), (Some("log.level"), Some("--set")));
+}
+
+#[test]
+fn check_tells_the_promise_and_enforces_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut args = nowhere(dir.path());
+    args.extend(["--offline", "--output", "json", "--set", "require=exactly-once"].map(str::to_string));
+    args.extend(["--set", "kafka.properties.sasl.password=hunter2"].map(str::to_string));
+    let (code, out, _) = outcome(forebay(&["check"]).args(&args));
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, found["guarantee"]["once"].as_str()), (0, Some("exactly-once")), "{out}");
+    assert!(!out.contains("hunter2"), "{out}");
+    assert!(!dir.path().join("log").exists(), "check created the log's directory");
+    args.retain(|arg| arg != "--offline");
+    let sink = args.iter().position(|arg| arg == "--sink").unwrap() + 1;
+    args[sink] = "stdout".to_string();
+    let (code, out, err) = outcome(forebay(&["run"]).args(&args));
+    assert_eq!((code, out.as_str()), (78, ""), "{err}");
+    assert!(err.contains("stdout can't be asked"), "{err}");
+    args.push("--offline".to_string());
+    let (code, out, _) = outcome(forebay(&["check"]).args(&args));
+    assert_eq!(code, 78, "{out}");
+    assert!(out.contains("\"unmet\": \"require is exactly-once"), "{out}");
+}
+
+#[test]
+fn no_broker_is_unavailable() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = nowhere(dir.path());
+    let (code, out, _) = outcome(forebay(&["check", "--output", "json"]).args(&args));
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, found["connections"][0]["ok"].as_bool()), (69, Some(false)), "{out}");
+    let mut run = forebay(&["run", "--exit-at-end", "--set", "kafka.unreachable_timeout=1s"]);
+    let (code, out, err) = outcome(run.args(&args));
+    assert_eq!((code, out.as_str()), (69, ""), "{err}");
+    assert!(err.contains("127.0.0.1"), "{err}");
+}
+
+#[test]
+fn a_chosen_port_that_is_taken_is_a_configuration_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("server.listen={}", taken.local_addr().unwrap());
+    let mut run = forebay(&["run", "--exit-at-end", "--set", "kafka.unreachable_timeout=1s"]);
+    let (code, _, err) = outcome(run.args(nowhere(dir.path())).args(["--set", &listen]));
+    assert_eq!(code, 78, "{err}");
+    assert!(err.contains("server.listen"), "{err}");
+}
+
+#[test]
+fn completions_are_printed() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, err) = run(&["completions", shell]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(out.contains("forebay") && out.contains("exit-at-end"), "{shell}");
+    }
+    assert_eq!(run(&["completions", "cobol"]).0, 2);
+}
+
+#[test]
+fn a_closed_standard_output_is_no_reason_to_complain() {
+    let mut command = forebay(&["check", "--print-reference"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap().as_str()), (Some(0), ""));
+}
+
+const ORDERS: Partition = Partition { topic: 1, number: 3 };
+
+fn block(first: i64, next: i64) -> Entry {
+    let mut batch = BatchBuilder::new(Vec::new(), first);
+    for offset in first..next {
+        let value = format!("value {offset}");
+        let value = Some(value.as_bytes());
+        batch.push(&RecordRef { offset, timestamp: 1_700_000_000_000, key: None, value, headers: &[] });
+    }
+    let encoded = batch.finish(next, 0);
+    let header = BlockHeader {
+        partition: ORDERS,
+        first,
+        next,
+        leader_epoch: 0,
+        tenure: 1,
+        count: encoded.count,
+        digest: encoded.digest,
+        payload_crc: encoded.payload_crc,
+    };
+    Entry::Block(Block { header, payload: encoded.buffer.into() })
+}
+
+/// A closed log with 60 records of orders/3, of which those below 40 are acknowledged and those below 20 delivered;
+/// its segments.
+fn a_log(dir: &Path) -> Vec<PathBuf> {
+    let mut options = wal::Options::new(dir, Arc::new(Metrics::new()));
+    options.segment_bytes = 1 << 20;
+    let opened = wal::open(Arc::new(Disk), options).unwrap();
+    let (partition, tenure) = (ORDERS, 1);
+    let owned = Entry::Owned { partition, tenure, first: 0, next: 0, acked_entries: String::new() };
+    let topic = Entry::Topic { number: 1, name: "orders".to_string(), id: TopicId::default() };
+    opened.log.append_synced(vec![topic, owned]).unwrap();
+    let lsn = opened.log.append_synced(vec![block(0, 20)]).unwrap();
+    opened.log.append_synced(vec![block(20, 40), block(40, 60)]).unwrap();
+    let (through_lsn, keep_from, detail) = (lsn, None, Vec::new());
+    let delivered = Entry::Delivered { route: 0, partition, first: 0, next: 20, through_lsn, keep_from, detail };
+    opened.log.append_synced(vec![Entry::Confirmed { partition, tenure, next: 40 }, delivered]).unwrap();
+    drop(opened.feed);
+    opened.log.close().unwrap();
+    let mut segments: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "wal"));
+    segments.sort();
+    segments
+}
+
+fn json(args: &[&str]) -> (i32, Value) {
+    let (code, out, err) = run(args);
+    let value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}{err}"));
+    (code, value)
+}
+
+#[test]
+fn a_log_is_listed_shown_and_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    a_log(dir.path());
+    let path = dir.path().to_str().unwrap();
+    let (code, list) = json(&["wal", "ls", path, "--output", "json"]);
+    let segment = &list["segments"][0];
+    assert_eq!((code, segment["segment"].as_u64(), segment["blocks"].as_u64()), (0, Some(1), Some(3)), "{list}");
+    assert_eq!(segment["ranges"][0]["next"], 60, "{list}");
+    let (code, status) = json(&["wal", "status", path, "--output", "json"]);
+    let row = &status["partitions"][0];
+    assert_eq!(code, 0);
+    assert_eq!((row["topic"].as_str(), row["partition"].as_i64()), (Some("orders"), Some(3)), "{status}");
+    let marks = ["admitted", "acked", "delivered", "undelivered_records"].map(|mark| row[mark].as_i64());
+    assert_eq!(marks, [60, 40, 20, 40].map(Some), "{status}");
+    assert_eq!(status["oldest_undelivered_ms"], 1_700_000_000_000_i64);
+    let (code, check) = json(&["wal", "check", path, "--output", "json"]);
+    assert_eq!((code, check["ok"].as_bool()), (0, Some(true)), "{check}");
+    for command in ["ls", "status", "check", "dump"] {
+        let (code, out, err) = run(&["wal", command, path]);
+        assert_eq!(code, 0, "{out}{err}");
+    }
+}
+
+#[test]
+fn a_dump_shows_frames_or_records() {
+    let dir = tempfile::tempdir().unwrap();
+    a_log(dir.path());
+    let path = dir.path().to_str().unwrap();
+    let (code, dump) = json(&["wal", "dump", path, "--output", "json"]);
+    let frames = dump["frames"].as_array().unwrap();
+    assert_eq!(code, 0);
+    for kind in ["Segment", "State", "Topic", "Owned", "Block", "Confirmed", "Delivered"] {
+        assert!(frames.iter().any(|frame| frame["kind"] == kind), "{kind} in {dump}");
+    }
+    let (_, lines, _) = run(&["wal", "dump", path, "--topic", "orders", "--partition", "3", "--output", "jsonl"]);
+    assert!(lines.lines().all(|line| line.contains("\"topic\":\"orders\"")), "{lines}");
+    let (_, none, _) = run(&["wal", "dump", path, "--partition", "4"]);
+    assert_eq!(none, "");
+    let (code, records, _) = run(&["wal", "dump", path, "--records"]);
+    let records: Vec<Value> = records.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((code, records.len()), (0, 60));
+    assert_eq!((records[59]["offset"].as_i64(), records[59]["value"].as_str()), (Some(59), Some("value 59")));
+    let (_, limited, _) = run(&["wal", "dump", path, "--records", "--limit", "5"]);
+    assert_eq!(limited.lines().count(), 5);
+}
+
+#[test]
+fn a_flipped_byte_is_named_and_nothing_is_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let segment = a_log(dir.path()).swap_remove(0);
+    let path = dir.path().to_str().unwrap();
+    let (_, dump) = json(&["wal", "dump", path, "--output", "json"]);
+    let frames = dump["frames"].as_array().unwrap();
+    let second = frames.iter().find(|frame| frame["kind"] == "Block" && frame["first"] == 20).unwrap();
+    let (at, lsn) = (second["position"].as_u64().unwrap(), second["lsn"].as_u64());
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[at as usize + 120] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    let (code, check) = json(&["wal", "check", path, "--output", "json"]);
+    let found = &check["findings"][0];
+    assert_eq!((code, check["ok"].as_bool()), (3, Some(false)), "{check}");
+    assert_eq!((found["position"].as_u64(), found["lsn"].as_u64()), (Some(at), lsn), "{check}");
+    assert_eq!(found["file"].as_str(), segment.to_str());
+    assert_eq!((found["topic"].as_str(), found["partition"].as_i64()), (Some("orders"), Some(3)), "{check}");
+    assert_eq!((found["first"].as_i64(), found["next"].as_i64()), (Some(20), Some(40)), "{check}");
+    let (code, out, err) = run(&["wal", "check", path]);
+    assert!(code == 3 && out.contains("orders/3 [20, 40)") && err.contains("DAMAGED"), "{out}{err}");
+    assert_eq!(std::fs::read(&segment).unwrap(), bytes);
+}
+
+#[test]
+fn a_torn_tail_is_information() {
+    let dir = tempfile::tempdir().unwrap();
+    let segment = a_log(dir.path()).pop().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let (_, list) = json(&["wal", "ls", path, "--output", "json"]);
+    let end = list["segments"].as_array().unwrap().last().unwrap()["end"].as_u64().unwrap() as usize;
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes.resize(bytes.len().max(end + 4096), 0);
+    bytes[end..end + 12].copy_from_slice(b"half a frame");
+    std::fs::write(&segment, &bytes).unwrap();
+    let (code, check) = json(&["wal", "check", path, "--output", "json"]);
+    assert_eq!((code, check["ok"].as_bool()), (0, Some(true)), "{check}");
+}
+
+#[test]
+fn what_is_no_log_is_said_to_be_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    for command in ["ls", "status", "dump", "check"] {
+        let (code, out, err) = run(&["wal", command, path]);
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(err.contains("there is no log in"), "{err}");
+        assert_eq!(run(&["wal", command, "no/such/directory"]).0, 74);
+    }
+    std::fs::write(dir.path().join("holiday.jpg"), "sea").unwrap();
+    let (code, _, err) = run(&["wal", "check", path]);
+    assert!(code == 78 && err.contains("holiday.jpg"), "{err}");
+}

@@ -1,0 +1,142 @@
+//! One real Apache Kafka node per test binary, started with the first test that asks for it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use super::leash;
+
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// `scripts/kafka/classpath.sh` ends so when Java or Maven is missing.
+const MISSING: i32 = 69;
+
+/// A running broker.
+pub struct Kafka {
+    brokers: String,
+    dir: PathBuf,
+    /// Its standard input is the broker's leash: it closes when this process ends.
+    _node: Mutex<Child>,
+}
+
+/// The broker of this test binary. `None`, said on standard error, if Java or Maven is missing; with `CI=true` that fails.
+pub fn kafka() -> Option<&'static Kafka> {
+    static KAFKA: OnceLock<Result<Kafka, String>> = OnceLock::new();
+    match KAFKA.get_or_init(start) {
+        Ok(kafka) => Some(kafka),
+        Err(why) => {
+            let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+            assert!(!ci, "with CI=true the real-Kafka tests must run: {why}");
+            // Not eprintln: the test runner would hide it, since the test passes.
+            let _ = writeln!(std::io::stderr(), "SKIPPED a real-Kafka test: {why}");
+            None
+        }
+    }
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka")
+}
+
+fn start() -> Result<Kafka, String> {
+    let found = Command::new(scripts().join("classpath.sh"))
+        .env("CARGO_TARGET_DIR", target_dir())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("scripts/kafka/classpath.sh: {error}"))?;
+    if !found.status.success() {
+        let text = String::from_utf8_lossy(&found.stderr).trim().to_owned();
+        assert_eq!(found.status.code(), Some(MISSING), "{text}");
+        return Err(text);
+    }
+    // The two ports are free now and could be taken by others before Kafka binds them: then the next try gets new ones.
+    for _ in 0..3 {
+        if let Some(kafka) = start_once() {
+            return Ok(kafka);
+        }
+    }
+    panic!("three brokers in a row did not become ready");
+}
+
+fn start_once() -> Option<Kafka> {
+    let dir = tempfile::Builder::new().prefix("forebay-kafka-").tempdir().unwrap().keep();
+    let (port, controller) = two_free_ports();
+    let mut node = leash::start(
+        Command::new(scripts().join("broker.sh"))
+            .arg(&dir)
+            .args([port.to_string(), controller.to_string()])
+            .env("FOREBAY_REMOVE", "1")
+            .env("CARGO_TARGET_DIR", target_dir())
+            .stdout(Stdio::piped()),
+    );
+    // The first line comes after formatting; its absence means that the script has failed and said why.
+    let mut line = String::new();
+    BufReader::new(node.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let brokers = format!("127.0.0.1:{port}");
+    let ready = !line.is_empty() && wait_ready(&brokers, &mut node);
+    if !ready {
+        drop(node.stdin.take());
+        let _ = node.wait();
+        return None;
+    }
+    Some(Kafka { brokers, dir, _node: Mutex::new(node) })
+}
+
+fn wait_ready(brokers: &str, node: &mut Child) -> bool {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("log_level", "0").create().unwrap();
+    let start = Instant::now();
+    while start.elapsed() < READY_LIMIT {
+        if node.try_wait().unwrap().is_some() {
+            return false;
+        }
+        let answer = consumer.fetch_metadata(None, Duration::from_millis(500));
+        if answer.is_ok_and(|metadata| !metadata.brokers().is_empty()) {
+            return true;
+        }
+    }
+    false
+}
+
+fn two_free_ports() -> (u16, u16) {
+    let first = TcpListener::bind("127.0.0.1:0").unwrap();
+    let second = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    (port(&first), port(&second))
+}
+
+/// The folder that Cargo built this test in.
+fn target_dir() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_forebay")).ancestors().nth(2).unwrap().to_path_buf()
+}
+
+/// An address on which nothing listens.
+pub fn dead_address() -> String {
+    format!("127.0.0.1:{}", two_free_ports().0)
+}
+
+impl Kafka {
+    /// Host and port for clients.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// A client configuration for this broker that keeps quiet.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("log_level", "2");
+        config
+    }
+
+    /// How often the members of `group` have been given their partitions: one per generation that came to be.
+    pub fn generations(&self, group: &str) -> usize {
+        let log = std::fs::read_to_string(self.dir.join("broker.log")).unwrap();
+        let words = format!("Stabilized group {group} generation ");
+        log.lines().filter(|line| line.contains(&words)).count()
+    }
+}

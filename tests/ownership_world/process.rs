@@ -1,0 +1,88 @@
+//! A process: its log, its output, its receivers.
+
+use super::{WorldSettings, settings_of};
+use forebay::kafka::tenure::{Committed, Fold, Frame, Members, Membership, Ownership, Rule, Rules, Ticket};
+
+/// A receiver: its client and what it knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Receiver {
+    /// What the client stamps commits with; `None` while it is no member.
+    pub(super) membership: Option<Membership>,
+    /// The client joined a generation, and the callback for it has not run.
+    pub(super) to_call: bool,
+    /// The partition is in the client's assignment.
+    pub(super) assigned: bool,
+    pub(super) closing: bool,
+    pub(super) leaving: bool,
+    pub(super) read: Option<(Ticket, Committed)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Entry {
+    Frame(Frame),
+    Block { tenure: u32, offset: i64 },
+}
+
+/// What is durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Disk {
+    pub(super) fold: Option<Fold>,
+    /// Blocks neither delivered nor disowned.
+    pub(super) blocks: Vec<(u32, i64)>,
+    pub(super) delivered: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Process {
+    pub(super) first_slot: usize,
+    pub(super) disk: Disk,
+    /// Appended, not synced.
+    pub(super) tail: Vec<Entry>,
+    pub(super) ownership: Ownership,
+    pub(super) members: Members,
+    pub(super) receivers: Vec<Receiver>,
+    pub(super) doubt_read: Option<(Ticket, Committed)>,
+}
+
+impl Process {
+    pub(super) fn start(&mut self, settings: &WorldSettings, wal: usize) {
+        let receivers = settings.receivers[wal];
+        self.ownership = Ownership::new(settings_of(wal, settings.rules), receivers, self.disk.fold);
+        self.members = Members::new(receivers);
+        self.receivers = vec![Receiver::default(); receivers];
+        self.doubt_read = None;
+        self.tail.clear();
+    }
+
+    pub(super) fn append(&mut self, frames: Vec<Frame>) {
+        self.tail.extend(frames.into_iter().map(Entry::Frame));
+    }
+}
+
+impl Disk {
+    /// Makes an entry durable and delivers what may be delivered then; an output is exactly what its receipts say.
+    pub(super) fn store(&mut self, entry: &Entry, out: &mut [u8], rules: Rules) {
+        match entry {
+            Entry::Frame(frame) => {
+                self.fold.get_or_insert_default().apply(frame);
+                if let Frame::Disowned { tenure, first, next } = frame {
+                    self.blocks.retain(|(of, offset)| of > tenure || offset < first || offset >= next);
+                }
+            }
+            Entry::Block { tenure, offset } => {
+                self.fold.get_or_insert_default().admitted = offset + 1;
+                self.blocks.push((*tenure, *offset));
+            }
+        }
+        let acked = self.fold.and_then(|fold| fold.acked);
+        let open = |offset: i64| !rules.hold(Rule::Fence) || acked.is_some_and(|acked| offset < acked);
+        while let Some(at) = self.blocks.iter().position(|(_, offset)| open(*offset)) {
+            let (_, offset) = self.blocks.remove(at);
+            if offset >= self.delivered {
+                out[offset as usize] += 1;
+                self.delivered = offset + 1;
+            }
+        }
+    }
+}
+

@@ -1,0 +1,171 @@
+//! What can happen next.
+
+use super::coordinator::Fate;
+use super::process::Entry;
+use super::{World, WorldSettings};
+use forebay::kafka::tenure::{Settled, Unsettled};
+
+/// One step of somebody. Slots number all receivers of all processes; requests are numbered as they lie in the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Start,
+    // What costs a fault or the revoke.
+    /// SIGKILL or a power cut, and a restart; so many entries beyond the last sync survive.
+    Kill { process: usize, survive: usize },
+    /// The coordinator drops a member that lives on as a zombie until it hears of it.
+    Expire { slot: usize },
+    /// The client gives up waiting; the request lives on in the network.
+    Timeout { request: usize },
+    /// The commit is applied, and the client's second try is refused.
+    AppliedRefused { request: usize },
+    /// Refused although member and generation are right.
+    RefusedThoughOwned { request: usize },
+    /// The coordinator gives the partition to another member.
+    Move,
+    // What happens by itself. The order is that of the quiet continuation.
+    /// The coordinator notices that a member is gone.
+    Kick { slot: usize },
+    /// The client hears that it is no member any more.
+    Lost { slot: usize },
+    /// The client leaves to join anew.
+    Leave { slot: usize },
+    /// The client's background thread joins the new generation.
+    Advance { slot: usize },
+    /// The rebalance callback runs.
+    Callback { slot: usize },
+    /// A revoke ends: all done, or its time is up.
+    Release { slot: usize },
+    Join { slot: usize },
+    /// The coordinator works on a commit.
+    Handle { request: usize },
+    /// The client gets the result.
+    Result { request: usize },
+    Sync { process: usize },
+    Read { slot: usize },
+    Open { slot: usize },
+    ReadDoubt { process: usize },
+    Settle { process: usize },
+    Admit { slot: usize },
+    Commit { slot: usize },
+}
+
+impl Step {
+    /// True for what a quiet continuation leaves out.
+    pub fn costs(self) -> bool {
+        self.is_fault() || self == Self::Move
+    }
+
+    pub fn is_fault(self) -> bool {
+        matches!(
+            self,
+            Self::Kill { .. }
+                | Self::Expire { .. }
+                | Self::Timeout { .. }
+                | Self::AppliedRefused { .. }
+                | Self::RefusedThoughOwned { .. }
+        )
+    }
+}
+
+impl World {
+    /// All steps possible, those of a quiet continuation in the order in which it takes them.
+    pub fn steps(&self, settings: &WorldSettings, steps: &mut Vec<Step>) {
+        self.faults_possible(settings, steps);
+        for slot in 0..self.kafka.members.len() {
+            self.group_steps(slot, steps);
+        }
+        for (request, state) in self.kafka.network.iter().enumerate() {
+            steps.push(if state.fate == Fate::Sent { Step::Handle { request } } else { Step::Result { request } });
+        }
+        for (process, state) in self.processes.iter().enumerate() {
+            if !state.tail.is_empty() {
+                steps.push(Step::Sync { process });
+            }
+            if state.doubt_read.is_some() {
+                steps.push(Step::Settle { process });
+            } else if let Some(ticket) = state.ownership.may_settle(&state.members) {
+                // A read that would tell nothing now is no step.
+                let settled = state.ownership.clone().settle(ticket, &self.kafka.read());
+                if !matches!(settled, Settled::Not(Unsettled::NotYet)) && self.kafka.committed.is_some() {
+                    steps.push(Step::ReadDoubt { process });
+                }
+            }
+        }
+        for slot in 0..self.kafka.members.len() {
+            self.work_steps(slot, settings, steps);
+        }
+    }
+
+    fn faults_possible(&self, settings: &WorldSettings, steps: &mut Vec<Step>) {
+        let kafka = &self.kafka;
+        if self.faults > 0 {
+            for (process, state) in self.processes.iter().enumerate() {
+                let all = state.tail.len();
+                let some = (0..=all).filter(|survive| !settings.coarse || *survive == 0 || *survive == all);
+                steps.extend(some.map(|survive| Step::Kill { process, survive }));
+            }
+            for slot in 0..kafka.members.len() {
+                if kafka.is_member(slot, self.receiver(slot).membership) {
+                    steps.push(Step::Expire { slot });
+                }
+            }
+            for (request, state) in kafka.network.iter().enumerate().filter(|(_, state)| state.awaited) {
+                steps.push(Step::Timeout { request });
+                if state.fate == Fate::Sent && kafka.accepts(state) {
+                    steps.extend([Step::AppliedRefused { request }, Step::RefusedThoughOwned { request }]);
+                }
+            }
+        }
+        let others = kafka.members.iter().flatten().count() > 1;
+        if self.revokes > 0 && others && kafka.owner.is_some() && !kafka.moving {
+            steps.push(Step::Move);
+        }
+    }
+
+    fn group_steps(&self, slot: usize, steps: &mut Vec<Step>) {
+        if self.kafka.members[slot].is_some() && !self.present()[slot] {
+            steps.push(Step::Kick { slot });
+        }
+        let receiver = self.receiver(slot);
+        let Some(membership) = receiver.membership else {
+            steps.push(Step::Join { slot });
+            return;
+        };
+        if !self.kafka.is_member(slot, receiver.membership) {
+            steps.push(Step::Lost { slot });
+        } else if membership.generation < self.kafka.generation {
+            steps.push(Step::Advance { slot });
+        }
+        if receiver.leaving {
+            steps.push(Step::Leave { slot });
+        }
+        if receiver.to_call && !receiver.closing {
+            steps.push(Step::Callback { slot });
+        }
+        if receiver.closing {
+            steps.push(Step::Release { slot });
+        }
+    }
+
+    fn work_steps(&self, slot: usize, settings: &WorldSettings, steps: &mut Vec<Step>) {
+        let (process, receiver_number) = self.place(slot);
+        let state = &self.processes[process];
+        let receiver = &state.receivers[receiver_number];
+        let holds = state.ownership.tenure().is_some_and(|(holder, _)| holder == receiver_number);
+        if receiver.read.is_some() {
+            steps.push(Step::Open { slot });
+        } else if receiver.assigned && !holds && !receiver.closing && self.halted.is_none() {
+            if state.ownership.may_open(receiver_number, &state.members).is_ok() {
+                steps.push(Step::Read { slot });
+            }
+        }
+        let more = state.ownership.fold().is_some_and(|fold| fold.admitted < settings.records as i64);
+        let room = !settings.coarse || !state.tail.iter().any(|entry| matches!(entry, Entry::Block { .. }));
+        if holds && more && room && !receiver.closing {
+            steps.push(Step::Admit { slot });
+        }
+        if receiver.membership.is_some() && state.ownership.due(receiver_number).is_some() {
+            steps.push(Step::Commit { slot });
+        }
+    }
+}

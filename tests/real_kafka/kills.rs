@@ -1,0 +1,32 @@
+//! kill -9 under live load. `FOREBAY_KILLS` sets how often; `scripts/kill-test.sh` runs 50.
+
+use crate::common::chaos::{Kills, Moment, kill_one};
+use crate::common::{Format, env_number, kafka};
+
+fn killed(format: Format, moment: Moment, settings: &[&str]) {
+    let Some(kafka) = kafka() else { return };
+    let kills = Kills { format, moment, count: env_number("FOREBAY_KILLS", 6), per_second: 8_000, settings };
+    kill_one(kafka, kills).verdict.expect_once();
+}
+
+#[test]
+fn killed_at_random_json_lines() {
+    killed(Format::Jsonl, Moment::Random, &[]);
+}
+
+#[test]
+fn killed_at_random_raw() {
+    killed(Format::Raw, Moment::Random, &[]);
+}
+
+#[test]
+fn killed_between_sync_and_commit() {
+    killed(Format::Jsonl, Moment::AfterSync, &[]);
+}
+
+/// Two members share the log, and the log and the output roll often.
+#[test]
+fn killed_while_rolling_with_two_receivers() {
+    let settings = ["kafka.receivers=2", "wal.segment_bytes=1MiB", "sink.roll_bytes=256KiB"];
+    killed(Format::Jsonl, Moment::Random, &settings);
+}

@@ -1,0 +1,158 @@
+//! Topics with holes, markers at their end, and a second life.
+
+use crate::common::process::LIMIT;
+use crate::common::produce::Numbered;
+use crate::common::verify::{Line, files, lines};
+use crate::common::{Format, Kafka, Run, Scratch, delivered, kafka, unique, wait_for};
+
+/// The output is what a plain consumer reads, offset by offset.
+fn assert_same_as_plain_consumer(kafka: &Kafka, run: &Run, topic: &str, partitions: i32) -> u64 {
+    let mut records = 0;
+    for (partition, truth) in (0..).zip(kafka.read_all(topic, partitions)) {
+        let expected: Vec<Line> =
+            truth.into_iter().map(|t| Line { offset: t.offset, key: t.key, value: t.value }).collect();
+        records += expected.len() as u64;
+        let found = lines(run.out(), topic, partition, Format::Jsonl);
+        assert!(found == expected, "partition {partition}: {} records, not {}", found.len(), expected.len());
+    }
+    records
+}
+
+#[test]
+fn compacted_topic() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("compacted");
+    let topic = unique("compacted");
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("segment.ms", "200"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("delete.retention.ms", "0"),
+    ];
+    kafka.create_topic(&topic, 2, &settings);
+    let producer = Numbered::new(kafka, &topic);
+    for round in 0..20 {
+        for key in 0..50 {
+            let (key, value) = (format!("k{key}"), format!("v{round}"));
+            // Every seventh round deletes: a record without a value.
+            let value = (round % 7 != 6).then_some(value.as_str());
+            producer.send_pair(round % 2, Some(&key), value);
+        }
+        producer.flush();
+        std::thread::sleep(std::time::Duration::from_millis(60));
+    }
+    let compacted = wait_for("compaction", LIMIT, || {
+        // A record of its own makes the broker roll the segment, which only then can be compacted.
+        producer.send_pair(0, Some("roll"), Some("x"));
+        producer.send_pair(1, Some("roll"), Some("x"));
+        producer.flush();
+        std::thread::sleep(std::time::Duration::from_millis(250));
+        let now = kafka.read_all(&topic, 2);
+        let holes = now.iter().all(|p| p.windows(2).any(|w| w[1].offset > w[0].offset + 1));
+        holes.then(|| now.iter().map(Vec::len).sum::<usize>())
+    });
+    assert!(compacted < 1000);
+    let run = Run::new(kafka, &topic, &unique("group"), scratch.path());
+    let finished = run.drain();
+    let records = assert_same_as_plain_consumer(kafka, &run, &topic, 2);
+    assert_eq!(finished.number("records"), records);
+    assert_eq!(run.drain().number("records"), 0);
+}
+
+/// Aborted records do not come, markers at the end do not keep the run from ending, and the commit is beyond them.
+#[test]
+fn transactional_topic() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("transactions");
+    let (topic, group) = (unique("transactions"), unique("group"));
+    kafka.create_topic(&topic, 3, &[]);
+    let values = |name: &str| (0..300).map(|n| format!("{name}-{n}")).collect::<Vec<_>>();
+    // Ends: 0 with a commit marker, 1 with an aborted run and its marker, 2 holds nothing but that.
+    kafka.transact(&topic, 0, &values("first"), true);
+    kafka.transact(&topic, 0, &values("dropped"), false);
+    kafka.transact(&topic, 0, &values("second"), true);
+    kafka.transact(&topic, 1, &values("first"), true);
+    kafka.transact(&topic, 1, &values("dropped"), false);
+    kafka.transact(&topic, 2, &values("dropped"), false);
+    let run = Run::new(kafka, &topic, &group, scratch.path());
+    let finished = run.drain();
+    assert_eq!(assert_same_as_plain_consumer(kafka, &run, &topic, 3), 900);
+    assert_eq!(finished.number("records"), 900);
+    assert_eq!(finished.number("lag"), 0);
+    let ends: Vec<_> = kafka.ends(&topic, 3).into_iter().map(Some).collect();
+    assert_eq!(ends, [Some(903), Some(602), Some(301)]);
+    assert_eq!(kafka.committed(&group, &topic, 3), ends);
+    assert_eq!(run.drain().number("records"), 0);
+    // It goes on behind the markers.
+    kafka.transact(&topic, 2, &values("third"), true);
+    assert_eq!(run.drain().number("records"), 300);
+    assert_same_as_plain_consumer(kafka, &run, &topic, 3);
+}
+
+fn wait_files(run: &Run, topic: &str, records: usize) {
+    wait_for("delivery", LIMIT, || {
+        // The last file may be growing: whole lines only.
+        let paths = files(run.out(), topic, 0).into_iter();
+        let texts = paths.map(|path| std::fs::read_to_string(path).unwrap_or_default());
+        let ends: usize = texts.map(|text| text.matches('\n').count()).sum();
+        (ends >= records).then_some(())
+    });
+}
+
+/// The offsets of a topic that is made again start at 0 again; they are other records.
+#[test]
+fn topic_made_again_between_runs() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("again");
+    let topic = unique("again");
+    kafka.create_topic(&topic, 1, &[]);
+    kafka.fill(&topic, 1, 0, 1000, 100);
+    let run = Run::new(kafka, &topic, &unique("group"), scratch.path());
+    assert_eq!(run.drain().number("records"), 1000);
+    kafka.delete_topic(&topic);
+    kafka.create_topic(&topic, 1, &[]);
+    kafka.fill(&topic, 1, 0, 600, 50);
+    assert_eq!(run.drain().number("records"), 600);
+    delivered(&[run.out()], &topic, 1, 1000, Format::Jsonl).expect_once();
+    delivered(&[run.out()], &format!("{topic}~1"), 1, 600, Format::Jsonl).expect_once();
+    assert_eq!(run.drain().number("records"), 0);
+}
+
+#[test]
+fn topic_made_again_under_a_running_instance() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("again-live");
+    let topic = unique("again-live");
+    kafka.create_topic(&topic, 1, &[]);
+    kafka.fill(&topic, 1, 0, 1000, 100);
+    let run = Run::new(kafka, &topic, &unique("group"), scratch.path())
+        .set("kafka.properties.topic.metadata.refresh.interval.ms=500");
+    let process = run.spawn();
+    wait_files(&run, &topic, 1000);
+    kafka.delete_topic(&topic);
+    kafka.create_topic(&topic, 1, &[]);
+    kafka.fill(&topic, 1, 0, 600, 50);
+    wait_files(&run, &format!("{topic}~1"), 600);
+    process.stop();
+    delivered(&[run.out()], &topic, 1, 1000, Format::Jsonl).expect_once();
+    delivered(&[run.out()], &format!("{topic}~1"), 1, 600, Format::Jsonl).expect_once();
+}
+
+/// A pattern takes the topics that match, each to its own folder.
+#[test]
+fn topics_by_pattern() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("pattern");
+    let base = unique("pattern");
+    for name in ["a", "b"] {
+        let topic = format!("{base}.{name}");
+        kafka.create_topic(&topic, 1, &[]);
+        kafka.fill(&topic, 1, 0, 100, 0);
+    }
+    let pattern = format!("^{}\\..*", base.replace('.', "\\."));
+    let run = Run::new(kafka, &pattern, &unique("group"), scratch.path());
+    assert_eq!(run.drain().number("records"), 200);
+    for name in ["a", "b"] {
+        delivered(&[run.out()], &format!("{base}.{name}"), 1, 100, Format::Jsonl).expect_once();
+    }
+}

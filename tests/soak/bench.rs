@@ -1,0 +1,96 @@
+//! Forebay next to librdkafka's bare consumption of the same topic, turn by turn: medians and their ratios.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::common::process::FOREBAY;
+use crate::common::{Kafka, Run, Scratch, env_number, unique};
+use crate::{asked, report};
+
+const PARTITIONS: i32 = 4;
+
+/// One row of the comparison.
+struct Case {
+    records: u64,
+    bytes: usize,
+}
+
+const CASES: [Case; 2] = [Case { records: 8_000_000, bytes: 100 }, Case { records: 1_500_000, bytes: 1024 }];
+
+#[test]
+fn bench() {
+    let Some(kafka) = asked("bench") else { return };
+    let runs = env_number("FOREBAY_RUNS", 5) as usize;
+    let percent = env_number("FOREBAY_PERCENT", 100);
+    for case in CASES {
+        let each = case.records * percent / 100 / PARTITIONS as u64;
+        compare(kafka, each, case.bytes, runs);
+    }
+}
+
+fn compare(kafka: &Kafka, each: u64, bytes: usize, runs: usize) {
+    let topic = unique("bench");
+    kafka.create_topic(&topic, PARTITIONS, &[]);
+    kafka.fill(&topic, PARTITIONS, 0, each, bytes);
+    // Once for nothing: both then read from the page cache.
+    consume(kafka, &topic);
+    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        bare.push(consume(kafka, &topic));
+        ours.push(forebay(kafka, &topic));
+    }
+    kafka.delete_topic(&topic);
+    let records = each * PARTITIONS as u64;
+    for summary in bare.iter().chain(&ours) {
+        assert_eq!(summary["records"].as_u64(), Some(records), "{summary}");
+    }
+    let rate = |of: &[Value]| median(of, |v| number(v, "records") / number(v, "seconds"));
+    let cpu = |of: &[Value]| median(of, |v| number(v, "cpu_seconds") / number(v, "records") * 1e6);
+    let mib = |of: &[Value]| median(of, |v| number(v, "rss_peak_bytes") / 1_048_576.0);
+    report(
+        "bench",
+        json!({
+            "records": records, "record_bytes": bytes, "runs": runs,
+            "consume": {"records_per_s": rate(&bare), "cpu_us_per_record": cpu(&bare), "rss_mib": mib(&bare)},
+            "forebay": {"records_per_s": rate(&ours), "cpu_us_per_record": cpu(&ours), "rss_mib": mib(&ours)},
+            "ratio": rate(&ours) / rate(&bare), "cpu_ratio": cpu(&ours) / cpu(&bare),
+        }),
+    );
+}
+
+/// `forebay run` with a fresh group, log and output.
+fn forebay(kafka: &Kafka, topic: &str) -> Value {
+    let scratch = Scratch::new("bench");
+    let run = Run::new(kafka, topic, &unique("group"), scratch.path()).set("sink.format=raw");
+    let summary = run.drain().summary();
+    eprintln!("forebay {summary}");
+    summary
+}
+
+/// `examples/consume`, which Cargo builds beside the tests.
+fn consume(kafka: &Kafka, topic: &str) -> Value {
+    let example = Path::new(FOREBAY).with_file_name("examples/consume");
+    let output = Command::new(&example)
+        .args([kafka.brokers(), topic])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", example.display()));
+    assert!(output.status.success(), "consume: {}", output.status);
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    eprintln!("consume {summary}");
+    summary
+}
+
+fn number(summary: &Value, key: &str) -> f64 {
+    summary[key].as_f64().unwrap_or_else(|| panic!("{key} of {summary}"))
+}
+
+fn median(of: &[Value], value: impl Fn(&Value) -> f64) -> f64 {
+    let mut values: Vec<f64> = of.iter().map(value).collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values[values.len() / 2];
+    (middle * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,346 @@
+//! The log with its threads: append, feed, restart, retirement, full disk, quota, failures.
+
+use bytes::Bytes;
+use forebay::io::Storage;
+use forebay::io::disk::Disk;
+use forebay::io::sim::Sim;
+use forebay::metrics::Metrics;
+use forebay::record::batch::payload_crc;
+use forebay::record::{Block, BlockHeader, Partition, TopicId};
+use forebay::wal::inspect::{Dumped, dump, inspect};
+use forebay::wal::{Entry, ErrorClass, Feed, FeedItem, Log, Opened, Options, WalError, open};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const P: Partition = Partition { topic: 1, number: 0 };
+const Q: Partition = Partition { topic: 1, number: 1 };
+const LONG: Duration = Duration::from_secs(20);
+
+fn options(dir: &Path) -> Options {
+    let mut options = Options::new(dir, Arc::new(Metrics::new()));
+    options.segment_bytes = 64 << 10;
+    options.idle = Duration::from_millis(5);
+    options
+}
+
+fn block(partition: Partition, first: i64, bytes: usize) -> Entry {
+    let payload: Vec<u8> = (0..bytes).map(|i| (i as i64 + first) as u8).collect();
+    let header = BlockHeader {
+        partition,
+        first,
+        next: first + 1,
+        leader_epoch: 0,
+        tenure: 1,
+        count: 1,
+        digest: 0,
+        payload_crc: payload_crc(&payload),
+    };
+    Entry::Block(Block { header, payload: Bytes::from(payload) })
+}
+
+fn owned(partition: Partition) -> Entry {
+    Entry::Owned { partition, tenure: 1, first: 0, next: 0, acked_entries: String::new() }
+}
+
+fn delivered(partition: Partition, next: i64) -> Entry {
+    Entry::Delivered { route: 0, partition, first: 0, next, through_lsn: 0, keep_from: None, detail: vec![1] }
+}
+
+fn real() -> Arc<dyn Storage> {
+    Arc::new(Disk)
+}
+
+fn start(storage: &Arc<dyn Storage>, options: Options) -> Opened {
+    open(Arc::clone(storage), options).expect("opens")
+}
+
+fn next_block(feed: &mut Feed) -> (u64, Block) {
+    match feed.next(LONG).expect("readable") {
+        Some(FeedItem::Block { lsn, block }) => (lsn, block),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn what_is_appended_comes_back_in_order_now_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = real();
+    let Opened { log, mut feed, state, report } = start(&storage, options(dir.path()));
+    assert!(report.is_new && state.partitions.is_empty());
+    let id = TopicId([7; 16]);
+    log.append_synced(vec![Entry::Topic { number: 1, name: "t".into(), id }, owned(P), owned(Q)]).unwrap();
+    for i in 0..40 {
+        log.append(block(P, i, 5000)).unwrap();
+        log.append(block(Q, i, 100)).unwrap();
+    }
+    let lsn = log.append_synced(vec![]).unwrap();
+    assert!(lsn >= 83 && log.durable_lsn() >= lsn);
+    assert_eq!((log.marks(P).durable(), log.marks(P).delivered()), (40, -1));
+    for i in 0..40 {
+        assert_eq!(next_block(&mut feed).1.header.first, i);
+        assert_eq!(next_block(&mut feed).1.payload.len(), 100);
+    }
+    log.append_synced(vec![delivered(P, 40), delivered(Q, 30)]).unwrap();
+    log.clone().close().unwrap();
+    assert!(matches!(log.append(owned(P)), Err(WalError::Closed)));
+    assert!(matches!(feed.next(LONG), Err(WalError::Closed)));
+    assert!(!inspect(&Disk, dir.path()).unwrap().is_damaged());
+
+    let Opened { log, mut feed, state, report } = start(&storage, options(dir.path()));
+    assert!(!report.is_new && report.torn.is_none() && report.problems.is_empty());
+    assert_eq!(state.partitions[&P].delivered(), 40);
+    assert_eq!(state.topic_number("t", id), Some(1));
+    assert_eq!(log.marks(Q).delivered(), 30);
+    for i in 30..40 {
+        let (_, block) = next_block(&mut feed);
+        assert_eq!((block.header.partition, block.header.first), (Q, i));
+    }
+    assert!(feed.next(Duration::ZERO).unwrap().is_none());
+    log.close().unwrap();
+}
+
+#[test]
+fn restarting_again_and_again_leaks_no_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = real();
+    let opened = start(&storage, options(dir.path()));
+    opened.log.append_synced(vec![owned(P), block(P, 0, 10)]).unwrap();
+    opened.log.close().unwrap();
+    let mut counts = Vec::new();
+    for _ in 0..5 {
+        let opened = start(&storage, options(dir.path()));
+        opened.log.close().unwrap();
+        counts.push(inspect(&Disk, dir.path()).unwrap().segments.len());
+    }
+    assert_eq!(counts, [2; 5]);
+}
+
+#[test]
+fn a_second_process_is_kept_out_and_foreign_files_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = real();
+    let opened = start(&storage, options(dir.path()));
+    let second = open(Arc::clone(&storage), options(dir.path())).unwrap_err();
+    assert_eq!(second.class(), ErrorClass::Locked);
+    opened.log.close().unwrap();
+    std::fs::write(dir.path().join("notes.txt"), "x").unwrap();
+    let foreign = open(Arc::clone(&storage), options(dir.path())).unwrap_err();
+    assert_eq!(foreign.class(), ErrorClass::Foreign);
+    assert!(foreign.to_string().contains("notes.txt"), "{foreign}");
+}
+
+#[test]
+fn a_backlog_beyond_the_budget_is_read_back_and_memory_stays_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.feed_bytes = 20_000;
+    let opened = start(&real(), options);
+    let (log, mut feed) = (opened.log, opened.feed);
+    log.append_synced(vec![owned(P)]).unwrap();
+    for round in 0..3 {
+        for i in 0..60 {
+            log.append(block(P, round * 60 + i, 3000)).unwrap();
+        }
+        log.append_synced(vec![]).unwrap();
+        assert!(log.status().feed_bytes <= 20_000);
+        for i in 0..60 {
+            let (_, block) = next_block(&mut feed);
+            assert_eq!(block.header.first, round * 60 + i);
+            assert_eq!(payload_crc(&block.payload), block.header.payload_crc);
+        }
+        assert!(feed.next(Duration::ZERO).unwrap().is_none());
+    }
+    let read = log.read_blocks(P, 100, 110).unwrap();
+    assert_eq!(read.iter().map(|b| b.header.first).collect::<Vec<_>>(), (100..110).collect::<Vec<_>>());
+    assert!(matches!(log.read_blocks(P, 100, 400), Err(WalError::NotKept { .. })));
+    log.close().unwrap();
+}
+
+#[test]
+fn delivered_segments_are_recycled() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = start(&real(), options(dir.path()));
+    let (log, mut feed) = (opened.log, opened.feed);
+    log.append_synced(vec![owned(P)]).unwrap();
+    for i in 0..200 {
+        log.append_synced(vec![block(P, i, 3000)]).unwrap();
+        next_block(&mut feed);
+        log.append_synced(vec![delivered(P, i + 1)]).unwrap();
+    }
+    wait_until("old segments are gone", || log.status().segments <= 3);
+    assert!(log.status().bytes <= 8 * (64 << 10), "{:?}", log.status());
+    log.close().unwrap();
+    assert!(!inspect(&Disk, dir.path()).unwrap().is_damaged());
+}
+
+#[test]
+fn at_the_quota_blocks_wait_receipts_pass_and_it_goes_on_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.max_bytes = Some(8 * options.segment_bytes);
+    let opened = start(&real(), options.clone());
+    let (log, mut feed) = (opened.log, opened.feed);
+    log.append_synced(vec![owned(P), owned(Q)]).unwrap();
+    for i in 0..200 {
+        log.append(block(P, i, 4000)).unwrap();
+    }
+    wait_until("full", || log.is_full());
+    let mut taken = 0;
+    while feed.next(Duration::from_millis(300)).unwrap().is_some() {
+        taken += 1;
+    }
+    assert!((30..150).contains(&taken), "{taken} blocks got in");
+    assert!(log.status().bytes <= 8 * options.segment_bytes, "{:?}", log.status());
+    log.append_synced(vec![delivered(Q, 0)]).unwrap();
+    while taken < 200 {
+        log.append_synced(vec![delivered(P, taken)]).unwrap();
+        while let Some(FeedItem::Block { block, .. }) = feed.next(Duration::from_millis(300)).unwrap() {
+            assert_eq!(block.header.first, taken);
+            taken += 1;
+        }
+    }
+    wait_until("not full any more", || {
+        log.append_synced(vec![delivered(P, 200)]).unwrap();
+        !log.is_full()
+    });
+    assert!(log.status().bytes <= 8 * options.segment_bytes, "{:?}", log.status());
+    log.close().unwrap();
+}
+
+#[test]
+fn a_full_disk_pauses_and_resumes() {
+    let sim = Sim::new(3);
+    sim.set_capacity(Some(12 * (64 << 10)));
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let opened = start(&storage, options(Path::new("/wal")));
+    let (log, mut feed) = (opened.log, opened.feed);
+    log.append_synced(vec![owned(P)]).unwrap();
+    for i in 0..300 {
+        log.append(block(P, i, 4000)).unwrap();
+    }
+    wait_until("full", || log.is_full());
+    let mut taken = 0;
+    while taken < 300 {
+        while let Some(FeedItem::Block { block, .. }) = feed.next(Duration::from_millis(300)).unwrap() {
+            assert_eq!(block.header.first, taken);
+            taken += 1;
+        }
+        log.append_synced(vec![delivered(P, taken)]).unwrap();
+    }
+    log.close().unwrap();
+    assert!(!inspect(&sim, Path::new("/wal")).unwrap().is_damaged());
+}
+
+#[test]
+fn after_a_failed_sync_nothing_more_is_logged_or_handed_out() {
+    let sim = Sim::new(5);
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let mut settings = options(Path::new("/wal"));
+    settings.idle = LONG;
+    let opened = start(&storage, settings);
+    let (log, mut feed) = (opened.log, opened.feed);
+    log.append_synced(vec![owned(P)]).unwrap();
+    wait_until("spares are ready", || log.status().spares >= 3);
+    // The write is one operation, the sync the next.
+    sim.fail_at(sim.operations() + 1);
+    let error = log.append_synced(vec![block(P, 0, 100)]).unwrap_err();
+    assert_eq!((error.class(), error.exit_code()), (ErrorClass::Poisoned, 74));
+    assert!(log.failure().is_some());
+    assert!(matches!(feed.next(LONG), Err(WalError::Poisoned(_))));
+    assert!(matches!(log.append(block(P, 1, 100)), Err(WalError::Poisoned(_))));
+    assert!(log.close().is_err());
+}
+
+#[test]
+fn everyone_is_told_after_each_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    let woken = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&woken);
+    options.on_durable = Some(Arc::new(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }));
+    let log = start(&real(), options).log;
+    log.append_synced(vec![owned(P)]).unwrap();
+    wait_until("woken", || woken.load(Ordering::Relaxed) > 0);
+    log.close().unwrap();
+}
+
+fn logged(sim: &Sim) -> Log {
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let log = start(&storage, options(Path::new("/wal"))).log;
+    log.append_synced(vec![owned(P), owned(Q)]).unwrap();
+    for i in 0..40 {
+        log.append_synced(vec![block(P, i, 1500), block(Q, i, 1500)]).unwrap();
+    }
+    log
+}
+
+/// Position of the block of P that begins at `first`, with its segment.
+fn find(sim: &Sim, first: i64) -> (u64, u64) {
+    let dir = Path::new("/wal");
+    for segment in inspect(sim, dir).unwrap().segments {
+        let mut found = None;
+        dump(sim, dir, segment.number, &mut |item| {
+            if let Dumped::Frame(header, Some(Entry::Block(block))) = item
+                && (block.header.partition, block.header.first) == (P, first)
+            {
+                found = Some((segment.number, header.position));
+            }
+            found.is_none()
+        })
+        .unwrap();
+        if let Some(found) = found {
+            return found;
+        }
+    }
+    panic!("block not found");
+}
+
+#[test]
+fn a_corrupt_block_stops_its_partition_alone_and_is_named() {
+    for damaged_byte in [0, 50, 96, 500] {
+        let sim = Sim::new(9);
+        logged(&sim).close().unwrap();
+        let (segment, position) = find(&sim, 7);
+        let path = Path::new("/wal").join(format!("{segment:020}.wal"));
+        sim.damage(&path, |bytes| bytes[(position + damaged_byte) as usize] ^= 0x10).unwrap();
+        let before = sim.files()[&path].clone();
+        let overview = inspect(&sim, Path::new("/wal")).unwrap();
+        assert!(overview.is_damaged());
+        let finding = &overview.findings[0];
+        assert_eq!((finding.path.as_path(), finding.position), (path.as_path(), position));
+        assert_eq!((finding.lsn, finding.range), (Some(17), Some((P, 7, 8))));
+
+        let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+        let opened = start(&storage, options(Path::new("/wal")));
+        assert_eq!(opened.report.corrupt.len(), 1);
+        assert_eq!((opened.report.corrupt[0].lsn, opened.report.corrupt[0].first), (17, 7));
+        let mut feed = opened.feed;
+        let (mut of_p, mut of_q, mut corrupt) = (0, 0, 0);
+        while let Some(item) = feed.next(Duration::ZERO).unwrap() {
+            match item {
+                FeedItem::Block { block, .. } if block.header.partition == P => of_p += 1,
+                FeedItem::Block { .. } => of_q += 1,
+                FeedItem::Corrupt(block) => {
+                    assert_eq!((block.partition, block.first, block.position), (P, 7, position));
+                    corrupt += 1;
+                }
+            }
+        }
+        assert_eq!((of_p, of_q, corrupt), (7, 40, 1), "byte {damaged_byte}");
+        opened.log.append_synced(vec![delivered(Q, 40)]).unwrap();
+        opened.log.close().unwrap();
+        assert_eq!(sim.files()[&path], before, "nothing on disk is changed for it");
+    }
+}
