@@ -7,12 +7,15 @@ use forebay::metrics::Metrics;
 use forebay::record::batch::{BatchBuilder, RecordRef};
 use forebay::record::{Block, BlockHeader, Partition, TopicId};
 use forebay::wal::{self, Entry};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::io::Write;
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 fn forebay(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
@@ -166,6 +169,59 @@ fn a_chosen_port_that_is_taken_is_a_configuration_error() {
     let (code, _, err) = outcome(run.args(nowhere(dir.path())).args(["--set", &listen]));
     assert_eq!(code, 78, "{err}");
     assert!(err.contains("server.listen"), "{err}");
+}
+
+/// A process that is killed if the test ends before it does.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn ask(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_run_without_a_broker_says_so_over_http_and_stops_on_sigterm_with_a_summary() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = forebay(&["run", "--output", "json", "--set", "log.format=json"]);
+    command.args(nowhere(dir.path())).args(["--set", "server.listen=127.0.0.1:0"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Running(child);
+    let lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+    // Read to the end on a thread: a full pipe would stop the process.
+    let (tell, told) = channel();
+    let reader = std::thread::spawn(move || {
+        lines.map_while(Result::ok).for_each(|line| drop(tell.send(line)));
+    });
+    let address = loop {
+        let line = told.recv_timeout(Duration::from_secs(20)).unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap_or_default();
+        if let Some(address) = line["address"].as_str() {
+            break address.to_string();
+        }
+    };
+    let ready = ask(&address, "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("\"ready\":false"), "{ready}");
+    assert!(ask(&address, "/livez").starts_with("HTTP/1.1 200"));
+    assert!(ask(&address, "/metrics").contains("forebay_records_received_total 0"));
+    let pid = Pid::from_raw(child.0.id().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    let mut out = String::new();
+    child.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    assert_eq!(child.0.wait().unwrap().code(), Some(0), "{out}");
+    reader.join().unwrap();
+    let summary: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((summary["records"].as_u64(), summary["suppressed"].as_u64()), (Some(0), Some(0)), "{out}");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! The property: what recovery finds is the fold of a prefix of what was appended; everything that was durable is in it
 //! and comes back once, in order, byte for byte; a crash is never reported as damage; recovering again changes nothing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use bytes::Bytes;
 use forebay::io::Storage;
 use forebay::io::sim::Sim;
@@ -32,7 +34,8 @@ fn options(incarnation: u64) -> Options {
 }
 
 fn block(partition: Partition, tenure: u32, first: i64, bytes: usize) -> Entry {
-    let payload: Vec<u8> = (0..bytes).map(|i| (i as i64 * 31 + first * 7 + i64::from(partition.number)) as u8).collect();
+    let payload: Vec<u8> =
+        (0..bytes).map(|i| (i as i64 * 31 + first * 7 + i64::from(partition.number)) as u8).collect();
     let header = BlockHeader {
         partition,
         first,

@@ -194,11 +194,18 @@ fn dynamic_members_lose_and_double_nothing() {
 
 #[test]
 fn static_members_lose_and_double_nothing() {
+    clean(&WorldSettings { statics: true, coarse: true, claimed: true, ..bounds(3, 1, 1) });
+    clean(&WorldSettings { statics: true, coarse: true, claimed: true, ..bounds(1, 2, 1) });
+}
+
+#[test]
+#[ignore = "four million states"]
+fn static_members_within_the_full_bounds() {
     clean(&WorldSettings { statics: true, ..full() });
 }
 
 #[test]
-fn neither_do_they_from_the_first_start_on_in_the_finest_steps() {
+fn nothing_is_lost_or_doubled_from_the_first_start_on_in_the_finest_steps() {
     for statics in [false, true] {
         clean(&WorldSettings { statics, ..bounds(2, 1, 1) });
         clean(&WorldSettings { statics, ..bounds(1, 2, 0) });
@@ -206,10 +213,10 @@ fn neither_do_they_from_the_first_start_on_in_the_finest_steps() {
 }
 
 #[test]
-fn nor_two_receivers_on_one_wal() {
+fn two_receivers_on_one_wal_lose_and_double_nothing() {
     for statics in [false, true] {
         clean(&WorldSettings { statics, receivers: vec![2], claimed: true, ..bounds(2, 1, 1) });
-        clean(&WorldSettings { statics, receivers: vec![2, 1], coarse: true, claimed: true, ..bounds(1, 1, 1) });
+        clean(&WorldSettings { statics, receivers: vec![2, 1], coarse: true, ..bounds(1, 1, 1) });
     }
 }
 
@@ -221,9 +228,7 @@ fn ladder(rules: &[Rule]) -> Vec<WorldSettings> {
         WorldSettings { rules, ..bounds(1, 1, 0) },
         WorldSettings { rules, claimed: true, ..bounds(1, 1, 1) },
         WorldSettings { rules, coarse: true, claimed: true, ..bounds(2, 1, 1) },
-        WorldSettings { rules, coarse: true, claimed: true, receivers: vec![2, 1], ..bounds(1, 1, 1) },
-        WorldSettings { rules, coarse: true, claimed: true, ..bounds(2, 2, 1) },
-        WorldSettings { rules, coarse: true, claimed: true, receivers: vec![2, 1], ..bounds(1, 2, 1) },
+        WorldSettings { rules, coarse: true, receivers: vec![2, 1], ..bounds(1, 1, 1) },
     ];
     let statics = ladder.clone().into_iter().map(|bounds| WorldSettings { statics: true, ..bounds });
     ladder.extend(statics);
@@ -245,8 +250,28 @@ fn loss_without(rules: &[Rule]) -> bool {
     false
 }
 
+/// Adopting spares fetching again what the log holds already; everything else is needed.
 #[test]
 fn without_any_one_rule_the_loss_is_found() {
-    let missed: Vec<Rule> = Rule::ALL.into_iter().filter(|rule| !loss_without(&[*rule])).collect();
-    println!("{missed:?}");
+    let harmless: Vec<Rule> = Rule::ALL.into_iter().filter(|rule| !loss_without(&[*rule])).collect();
+    assert_eq!(harmless, [Rule::Adopt]);
+}
+
+#[test]
+fn unprotected_doubles() {
+    let rules = Rules::unprotected();
+    let explored = explore(&WorldSettings { rules, claimed: true, ..bounds(1, 1, 0) });
+    assert!(explored.violation.unwrap().what.contains("delivered twice"));
+}
+
+/// The reduction that [`World::own_steps_first`] makes hides nothing: with it and without it the same rules fail.
+#[test]
+fn the_order_of_a_lone_processs_own_steps_does_not_matter() {
+    for rules in [vec![]].into_iter().chain(Rule::ALL.map(|rule| vec![rule])) {
+        let settings = WorldSettings { rules: Rules::broken_on_purpose(&rules), claimed: true, ..bounds(1, 1, 1) };
+        let few = explore(&settings);
+        let all = explore(&WorldSettings { every_order: true, ..settings });
+        assert_eq!(few.violation.is_some(), all.violation.is_some(), "{rules:?}: {few:?} {all:?}");
+        assert!(few.states <= all.states || few.violation.is_some());
+    }
 }

@@ -1,5 +1,7 @@
 //! The log with its threads: append, feed, restart, retirement, full disk, quota, failures.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use bytes::Bytes;
 use forebay::io::Storage;
 use forebay::io::disk::Disk;

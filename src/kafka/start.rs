@@ -166,7 +166,9 @@ pub enum Hold {
         log: i64,
     },
     /// The commit's metadata does not know commits of this WAL that are known to be applied.
-    #[error("this log's commits reached {log}, the group's commit {commit} knows of {known:?}; it was set back or rewritten")]
+    #[error(
+        "this log's commits reached {log}, the group's commit {commit} knows of {known:?}; it was set back or rewritten"
+    )]
     Forgotten {
         /// How far this WAL's commits reached.
         log: i64,
@@ -270,7 +272,9 @@ fn ours(question: &Question, log: LogView, commit: i64, acked: Option<i64>, high
 fn lost(range: Option<Range>, first: i64, next: i64, commit: i64) -> Start {
     match range {
         None if commit == next => Start::AskRange,
-        Some(range) if commit == next && range.first <= first && range.next >= next => Start::FetchAgain { first, next },
+        Some(range) if commit == next && range.first <= first && range.next >= next => {
+            Start::FetchAgain { first, next }
+        }
         _ => Start::Stop(Stop::LostAcknowledged { first, next }),
     }
 }
@@ -444,7 +448,11 @@ mod tests {
 
     fn rows() -> Vec<Row> {
         vec![
-            ("unreadable", |q| matches!(q.group, Group::Unreadable(_)), |s, _| matches!(s, Start::Hold(Hold::Metadata(_)))),
+            (
+                "unreadable",
+                |q| matches!(q.group, Group::Unreadable(_)),
+                |s, _| matches!(s, Start::Hold(Hold::Metadata(_))),
+            ),
             ("other topic", |q| q.group == Group::OtherTopic, |s, _| *s == Start::Incarnation),
             (
                 "unknown, ours, no entry",
@@ -465,7 +473,8 @@ mod tests {
                         q.range.is_some_and(has) && (*first, *next) == (log.next, offset) && acked == Some(offset)
                     }
                     Start::Stop(Stop::LostAcknowledged { first, next }) => {
-                        (*first, Some(*next)) == (log.next, acked) && (acked != Some(offset) || !q.range.is_some_and(has))
+                        (*first, Some(*next)) == (log.next, acked)
+                            && (acked != Some(offset) || !q.range.is_some_and(has))
                     }
                     _ => false,
                 }
@@ -480,25 +489,37 @@ mod tests {
                 |s, _| *s == Start::Protocol,
             ),
             ("unclaimed", unclaimed, |s, _| *s == Start::Log),
-            ("foreign", |q| q.log.is_some() && q.group == FOREIGN && !unclaimed(q), |s, q| match q.policy.on_foreign {
-                OnForeign::Hold => matches!(s, Start::Hold(Hold::Foreign { commit: 15, .. })),
-                OnForeign::Log => *s == Start::Log,
-                OnForeign::Kafka => *s == Start::Kafka(15),
-            }),
-            ("deleted", |q| q.log.is_some() && q.group == Group::None && !unclaimed(q), |s, q| {
-                if q.policy.sole { *s == Start::Log } else { matches!(s, Start::Hold(Hold::NoCommit { .. })) }
-            }),
+            (
+                "foreign",
+                |q| q.log.is_some() && q.group == FOREIGN && !unclaimed(q),
+                |s, q| match q.policy.on_foreign {
+                    OnForeign::Hold => matches!(s, Start::Hold(Hold::Foreign { commit: 15, .. })),
+                    OnForeign::Log => *s == Start::Log,
+                    OnForeign::Kafka => *s == Start::Kafka(15),
+                },
+            ),
+            (
+                "deleted",
+                |q| q.log.is_some() && q.group == Group::None && !unclaimed(q),
+                |s, q| {
+                    if q.policy.sole { *s == Start::Log } else { matches!(s, Start::Hold(Hold::NoCommit { .. })) }
+                },
+            ),
             (
                 "incarnation",
                 |q| q.log.is_none() && q.former && (q.group == FOREIGN || q.group == Group::None),
                 |s, _| *s == Start::Incarnation,
             ),
             ("commit", |q| q.log.is_none() && !q.former && q.group == FOREIGN, |s, _| *s == Start::Commit(15)),
-            ("configured", |q| q.log.is_none() && !q.former && q.group == Group::None, |s, q| match q.policy.start {
-                StartAt::Offset(at) => *s == Start::Configured(at),
-                StartAt::Earliest => *s == q.range.map_or(Start::AskRange, |range| Start::Configured(range.first)),
-                StartAt::Latest => *s == q.range.map_or(Start::AskRange, |range| Start::Configured(range.next)),
-            }),
+            (
+                "configured",
+                |q| q.log.is_none() && !q.former && q.group == Group::None,
+                |s, q| match q.policy.start {
+                    StartAt::Offset(at) => *s == Start::Configured(at),
+                    StartAt::Earliest => *s == q.range.map_or(Start::AskRange, |range| Start::Configured(range.first)),
+                    StartAt::Latest => *s == q.range.map_or(Start::AskRange, |range| Start::Configured(range.next)),
+                },
+            ),
         ]
     }
 
@@ -523,8 +544,16 @@ mod tests {
                 for bits in 0..4 {
                     let (sole, former) = (bits & 1 != 0, bits & 2 != 0);
                     let policy = Policy { start, on_foreign, sole };
-                    for (log, group) in logs.iter().flat_map(|log| groups.iter().map(move |group| (*log, group.clone()))) {
-                        questions.extend(ranges.map(|range| Question { log, former, group: group.clone(), range, policy }));
+                    for (log, group) in
+                        logs.iter().flat_map(|log| groups.iter().map(move |group| (*log, group.clone())))
+                    {
+                        questions.extend(ranges.map(|range| Question {
+                            log,
+                            former,
+                            group: group.clone(),
+                            range,
+                            policy,
+                        }));
                     }
                 }
             }

@@ -418,6 +418,12 @@ impl<'a> Receiver<'a> {
         });
     }
 
+    /// Records that Kafka has and this receiver has not taken, as far as known.
+    pub fn not_taken(&self, lane: &Lane) -> u64 {
+        let end = self.member.known_ends(&lane.named).map_or(lane.slot.next, |(_, high)| high);
+        u64::try_from(end - lane.slot.next).unwrap_or(0)
+    }
+
     fn lag(&self, lane: &Lane) -> u64 {
         let end = self.member.known_ends(&lane.named).map_or(lane.slot.next, |(_, high)| high);
         let delivered = lane.marks.delivered.load(Ordering::Acquire);

@@ -115,10 +115,14 @@ impl Receiver<'_> {
     /// The end: makes durable and commits what was taken, as far as the time allows, and leaves.
     pub fn finish(mut self) {
         let all = self.names();
+        let left = self.lanes.iter().map(|lane| self.not_taken(lane)).sum();
         if let Err(error) = self.let_go_within(&all, false, PATIENCE_AT_END) {
             tracing::warn!(receiver = self.number, "while stopping: {error}");
         }
-        self.shared.views.update(self.number, |view| view.settled = true);
+        self.shared.views.update(self.number, |view| {
+            view.settled = true;
+            view.lag = left;
+        });
         let Self { member, mut batch, .. } = self;
         member.close(&mut batch);
     }

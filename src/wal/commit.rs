@@ -289,8 +289,7 @@ impl Worker {
             self.writer.rack().hand_over(retired.iter().map(|s| (s.number, s.len)));
             self.options.metrics.wal_segments.dec_by(retired.len() as i64);
         }
-        let oldest = self.writer.live_segments().first().copied().unwrap_or_default();
-        self.shared.oldest_live.store(oldest, Ordering::Relaxed);
+        self.shared.oldest_live.store(self.writer.oldest_live(), Ordering::Relaxed);
     }
 
     /// Nothing is queued: what is due by time.

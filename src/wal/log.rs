@@ -212,8 +212,7 @@ impl Log {
             spares: self.inner.rack.ready(),
             durable_lsn: self.durable_lsn(),
             oldest_live_segment: self.shared.oldest_live.load(Ordering::Relaxed),
-            queued_bytes: self.shared.sent.load(Ordering::Relaxed)
- + self.shared.queued.load(Ordering::Relaxed),
+            queued_bytes: self.shared.sent.load(Ordering::Relaxed) + self.shared.queued.load(Ordering::Relaxed),
             feed_bytes: self.shared.handover.bytes(),
             is_full: self.is_full(),
         }

@@ -46,7 +46,7 @@ impl Options {
         Self {
             dir: dir.into(),
             segment_bytes: 64 << 20,
-            segment_age: Duration::from_hours(1),
+            segment_age: Duration::from_secs(3600),
             max_bytes: None,
             group_bytes: 8 << 20,
             feed_bytes: 32 << 20,

@@ -148,6 +148,8 @@ impl Rack {
                 return self.give_up(&unfinished, error);
             }
             from = to;
+            // What is retired meanwhile is ready sooner than this one.
+            self.take_in_retired()?;
             pause();
         }
         self.storage.rename(&unfinished, &finished)?;
@@ -185,12 +187,23 @@ impl Rack {
         self.changed.notify_all();
     }
 
-    /// Does one thing that is to be done: a retired segment, or a missing spare. False if there was nothing, or no space.
+    /// Does what is to be done next: retired segments, or one missing spare. False if there was nothing, or no space.
     pub fn work(&self, pause: &mut dyn FnMut()) -> Result<bool, WalError> {
-        let retired = self.shelf().retired.pop_front();
-        match retired {
-            Some((number, len)) => self.recycle(number, len).map(|()| true),
-            None => self.prepare(pause),
+        if self.take_in_retired()? {
+            return Ok(true);
+        }
+        self.prepare(pause)
+    }
+
+    fn take_in_retired(&self) -> Result<bool, WalError> {
+        let mut any = false;
+        loop {
+            let retired = self.shelf().retired.pop_front();
+            let Some((number, len)) = retired else {
+                return Ok(any);
+            };
+            self.recycle(number, len)?;
+            any = true;
         }
     }
 

@@ -78,13 +78,7 @@ pub struct Writer {
 impl Writer {
     /// A writer of these parts.
     pub fn new(parts: Parts) -> Self {
-        Self {
-            parts,
-            admission: Admission::default(),
-            group: Group::default(),
-            is_idle: true,
-            is_poisoned: false,
-        }
+        Self { parts, admission: Admission::default(), group: Group::default(), is_idle: true, is_poisoned: false }
     }
 
     /// The fold of everything durable.
@@ -228,11 +222,11 @@ impl Writer {
         Some(Entry::RetiredBelow { segment, lsn })
     }
 
-    /// Segments from the oldest that holds a block some route still needs.
-    pub fn live_segments(&self) -> Vec<u64> {
+    /// The oldest segment that holds a block some route still needs; the one that is written to if there is none.
+    pub fn oldest_live(&self) -> u64 {
         let state = &self.parts.state;
-        let live = self.parts.sealed.iter().skip_while(|s| !s.runs.is_live(state));
-        live.map(|s| s.number).chain([self.parts.active.number]).collect()
+        let live = self.parts.sealed.iter().find(|s| s.runs.is_live(state));
+        live.map_or(self.parts.active.number, |s| s.number)
     }
 
     /// Segments whose retirement is durable: they may be recycled or removed now. Each is handed out once.

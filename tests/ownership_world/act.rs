@@ -51,6 +51,7 @@ impl World {
             Step::Advance { slot } => self.advance(slot),
             Step::Callback { slot } => self.callback(slot),
             Step::Release { slot } => self.release(slot),
+            Step::Rejoin { slot } => self.rejoin(slot),
             Step::Join { slot } => self.join(settings, slot),
             Step::Handle { request } => self.handle(request),
             Step::Result { request } => {
@@ -82,7 +83,8 @@ impl World {
             Step::Admit { slot } => {
                 let (process, _) = self.place(slot);
                 let process = &mut self.processes[process];
-                let (offset, (_, tenure)) = (process.ownership.fold().unwrap().admitted, process.ownership.tenure().unwrap());
+                let (offset, (_, tenure)) =
+                    (process.ownership.fold().unwrap().admitted, process.ownership.tenure().unwrap());
                 if process.ownership.admit(tenure, offset + 1) {
                     process.tail.push(Entry::Block { tenure, offset });
                 }
@@ -178,7 +180,7 @@ impl World {
         } else {
             receiver.read = receiver.read.take().filter(|_| owner);
             receiver.assigned = owner;
-            if self.kafka.is_member(slot, Some(membership)) {
+            if !receiver.to_rejoin && self.kafka.is_member(slot, Some(membership)) {
                 // It had not heard of the partition before that was taken away again.
                 self.kafka.let_go(slot, &self.present());
             }
@@ -190,9 +192,16 @@ impl World {
         let process = &mut self.processes[process];
         let receiver = &mut process.receivers[number];
         (receiver.closing, receiver.assigned) = (false, false);
-        let membership = receiver.membership;
+        receiver.to_rejoin = true;
+        process.members.seen(number, receiver.membership);
         process.ownership.release(number, &process.members);
-        if self.kafka.is_member(slot, membership) {
+    }
+
+    pub(super) fn rejoin(&mut self, slot: usize) {
+        let (process, number) = self.place(slot);
+        let receiver = &mut self.processes[process].receivers[number];
+        receiver.to_rejoin = false;
+        if self.kafka.is_member(slot, self.receiver(slot).membership) {
             self.kafka.let_go(slot, &self.present());
         }
     }
@@ -239,7 +248,7 @@ impl World {
         match process.ownership.open(number, ticket, &committed, false, POLICY, None) {
             Opening::Open(opened) => process.append(opened.frames),
             Opening::ReadAgain => {}
-            Opening::AskRange => self.halted = Some("range wanted".to_owned()),
+            Opening::AskRange => self.halted = Some("the log lost acknowledged data".to_owned()),
             Opening::Hold(hold) => self.halted = Some(hold.to_string()),
             Opening::Stop(stop) => self.halted = Some(stop.to_string()),
         }

@@ -39,7 +39,17 @@ pub struct WorldSettings {
 
 impl Default for WorldSettings {
     fn default() -> Self {
-        Self { receivers: vec![1, 1], records: 3, faults: 2, revokes: 1, statics: false, coarse: false, claimed: false, every_order: false, rules: Rules::all() }
+        Self {
+            receivers: vec![1, 1],
+            records: 3,
+            faults: 2,
+            revokes: 1,
+            statics: false,
+            coarse: false,
+            claimed: false,
+            every_order: false,
+            rules: Rules::all(),
+        }
     }
 }
 
@@ -56,7 +66,6 @@ pub struct World {
     halted: Option<String>,
 }
 
-
 fn settings_of(wal: usize, rules: Rules) -> Settings {
     Settings { wal: WalId(wal as u128), topic: TOPIC, fence: Fence::Commit, rules }
 }
@@ -66,7 +75,6 @@ impl World {
         let mut processes = Vec::new();
         let mut slots = 0;
         for (wal, receivers) in settings.receivers.iter().enumerate() {
-            
             let mut process = Process {
                 first_slot: slots,
                 disk: Disk::default(),
@@ -110,7 +118,8 @@ impl World {
     pub fn wrong(&self) -> Option<String> {
         let doubled = self.out.iter().position(|count| *count > 1);
         let doubled = doubled.map(|record| format!("record {record} delivered twice"));
-        let differs = |process: &Process| process.tail.is_empty() && process.ownership.fold() != process.disk.fold.as_ref();
+        let differs =
+            |process: &Process| process.tail.is_empty() && process.ownership.fold() != process.disk.fold.as_ref();
         let forgetful = self.processes.iter().any(differs);
         let forgetful = forgetful.then(|| "the log's fold is not what the machine believes".to_owned());
         doubled.or_else(|| self.halted.clone()).or(forgetful)

@@ -13,6 +13,8 @@ pub(super) struct Receiver {
     /// The partition is in the client's assignment.
     pub(super) assigned: bool,
     pub(super) closing: bool,
+    /// It let go and has not joined again.
+    pub(super) to_rejoin: bool,
     pub(super) leaving: bool,
     pub(super) read: Option<(Ticket, Committed)>,
 }
@@ -85,4 +87,3 @@ impl Disk {
         }
     }
 }
-

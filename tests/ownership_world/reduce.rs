@@ -1,8 +1,8 @@
 //! What keeps the number of states small without hiding anything.
 
+use super::World;
 use super::coordinator::Fate;
 use super::steps::Step;
-use super::World;
 use forebay::kafka::tenure::{Answer, Membership};
 
 impl World {
@@ -41,9 +41,10 @@ impl World {
         let receivers = self.processes.iter().flat_map(|process| &process.receivers);
         let of_clients = receivers.filter_map(|receiver| receiver.membership);
         let of_requests = kafka.network.iter().map(|request| request.sender);
-        let noted = self.processes.iter().flat_map(|process| {
-            (0..process.receivers.len()).filter_map(|receiver| process.members.of(receiver))
-        });
+        let noted = self
+            .processes
+            .iter()
+            .flat_map(|process| (0..process.receivers.len()).filter_map(|receiver| process.members.of(receiver)));
         let used: Vec<Membership> = of_clients.chain(of_requests).chain(noted).collect();
         generations.extend(used.iter().map(|membership| membership.generation));
         members.extend(used.iter().map(|membership| membership.member));
@@ -53,9 +54,7 @@ impl World {
         members.dedup();
         let generation = |old: i32| generations.partition_point(|other| *other < old) as i32;
         let member = |old: u64| members.partition_point(|other| *other < old) as u64;
-        let name = |old: Membership| {
-            Membership { member: member(old.member), generation: generation(old.generation) }
-        };
+        let name = |old: Membership| Membership { member: member(old.member), generation: generation(old.generation) };
         self.kafka.generation = generation(self.kafka.generation);
         self.kafka.last_member = members.len() as u64;
         self.kafka.members.iter_mut().flatten().for_each(|old| *old = member(*old));
@@ -77,9 +76,17 @@ impl World {
             let apart = slots.clone().all(|slot| !self.kafka.is_member(slot, self.receiver(slot).membership));
             let own: Vec<Step> = steps.iter().copied().filter(|step| self.place_of(*step) == number).collect();
             let meets_others = |step: &Step| {
-                matches!(step, Step::Join { .. } | Step::Read { .. } | Step::ReadDoubt { .. } | Step::Handle { .. })
+                matches!(
+                    step,
+                    Step::Join { .. }
+                        | Step::Rejoin { .. }
+                        | Step::Read { .. }
+                        | Step::ReadDoubt { .. }
+                        | Step::Handle { .. }
+                )
             };
-            if apart && own.iter().any(|step| !step.costs()) && !own.iter().any(meets_others) && own.len() < steps.len() {
+            if apart && own.iter().any(|step| !step.costs()) && !own.iter().any(meets_others) && own.len() < steps.len()
+            {
                 *steps = own;
                 return true;
             }
@@ -106,6 +113,7 @@ impl World {
             | Step::Advance { slot }
             | Step::Callback { slot }
             | Step::Release { slot }
+            | Step::Rejoin { slot }
             | Step::Join { slot }
             | Step::Read { slot }
             | Step::Open { slot }

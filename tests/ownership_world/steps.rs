@@ -11,42 +11,89 @@ pub enum Step {
     Start,
     // What costs a fault or the revoke.
     /// SIGKILL or a power cut, and a restart; so many entries beyond the last sync survive.
-    Kill { process: usize, survive: usize },
+    Kill {
+        process: usize,
+        survive: usize,
+    },
     /// The coordinator drops a member that lives on as a zombie until it hears of it.
-    Expire { slot: usize },
+    Expire {
+        slot: usize,
+    },
     /// The client gives up waiting; the request lives on in the network.
-    Timeout { request: usize },
+    Timeout {
+        request: usize,
+    },
     /// The commit is applied, and the client's second try is refused.
-    AppliedRefused { request: usize },
+    AppliedRefused {
+        request: usize,
+    },
     /// Refused although member and generation are right.
-    RefusedThoughOwned { request: usize },
+    RefusedThoughOwned {
+        request: usize,
+    },
     /// The coordinator gives the partition to another member.
     Move,
     // What happens by itself. The order is that of the quiet continuation.
     /// The coordinator notices that a member is gone.
-    Kick { slot: usize },
+    Kick {
+        slot: usize,
+    },
     /// The client hears that it is no member any more.
-    Lost { slot: usize },
+    Lost {
+        slot: usize,
+    },
     /// The client leaves to join anew.
-    Leave { slot: usize },
+    Leave {
+        slot: usize,
+    },
     /// The client's background thread joins the new generation.
-    Advance { slot: usize },
+    Advance {
+        slot: usize,
+    },
     /// The rebalance callback runs.
-    Callback { slot: usize },
+    Callback {
+        slot: usize,
+    },
     /// A revoke ends: all done, or its time is up.
-    Release { slot: usize },
-    Join { slot: usize },
+    Release {
+        slot: usize,
+    },
+    /// The member that let go joins again, so that another one can be given the partition.
+    Rejoin {
+        slot: usize,
+    },
+    Join {
+        slot: usize,
+    },
     /// The coordinator works on a commit.
-    Handle { request: usize },
+    Handle {
+        request: usize,
+    },
     /// The client gets the result.
-    Result { request: usize },
-    Sync { process: usize },
-    Read { slot: usize },
-    Open { slot: usize },
-    ReadDoubt { process: usize },
-    Settle { process: usize },
-    Admit { slot: usize },
-    Commit { slot: usize },
+    Result {
+        request: usize,
+    },
+    Sync {
+        process: usize,
+    },
+    Read {
+        slot: usize,
+    },
+    Open {
+        slot: usize,
+    },
+    ReadDoubt {
+        process: usize,
+    },
+    Settle {
+        process: usize,
+    },
+    Admit {
+        slot: usize,
+    },
+    Commit {
+        slot: usize,
+    },
 }
 
 impl Step {
@@ -144,6 +191,9 @@ impl World {
         }
         if receiver.closing {
             steps.push(Step::Release { slot });
+        }
+        if receiver.to_rejoin {
+            steps.push(Step::Rejoin { slot });
         }
     }
 

@@ -22,11 +22,12 @@ impl Child {
     pub fn start(dir: &Path, brokers: &str, unprotected: bool, hook: bool) -> anyhow::Result<Self> {
         let hook_file = dir.join("window");
         let mut command = command(dir, brokers, unprotected)?;
+        command.stdout(if unprotected { Stdio::from(next_output(dir)?) } else { Stdio::null() });
         if hook {
             File::create(&hook_file).context("cannot create the hook's file")?;
             command.env("FOREBAY_HOOK_AFTER_SYNC", &hook_file);
         }
-        let process = command.stdout(Stdio::null()).spawn().context("cannot start the ingestion")?;
+        let process = command.spawn().context("cannot start the ingestion")?;
         Ok(Self { process, hook: hook_file, out: dir.join("out"), log: dir.join("ingestion.log") })
     }
 
@@ -65,7 +66,8 @@ impl Child {
     pub fn run_to_end(dir: &Path, brokers: &str, unprotected: bool, patience: Duration) -> anyhow::Result<u64> {
         let summary = dir.join("summary.json");
         let mut command = command(dir, brokers, unprotected)?;
-        command.args(["--exit-at-end", "--output", "json"]).stdout(File::create(&summary)?);
+        let stdout = if unprotected { next_output(dir)? } else { File::create(&summary)? };
+        command.args(["--exit-at-end", "--output", "json"]).stdout(stdout);
         let process = command.spawn().context("cannot start the ingestion")?;
         let mut child = Self { process, hook: PathBuf::new(), out: dir.join("out"), log: dir.join("ingestion.log") };
         let until = Instant::now() + patience;
@@ -77,6 +79,9 @@ impl Child {
             std::thread::sleep(LOOK);
         };
         anyhow::ensure!(status.success(), "the last run failed ({status}); see {}", child.log.display());
+        if unprotected {
+            return Ok(0);
+        }
         let summary: serde_json::Value = serde_json::from_slice(&std::fs::read(&summary)?)?;
         summary["suppressed"].as_u64().context("the summary has no number of suppressed records")
     }
@@ -93,7 +98,8 @@ impl Drop for Child {
 fn command(dir: &Path, brokers: &str, unprotected: bool) -> anyhow::Result<Command> {
     let log = File::options().create(true).append(true).open(dir.join("ingestion.log"))?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this binary")?);
-    let out = format!("file:{}", dir.join("out").display());
+    // The file sink alone would notice that it is given something again; the unprotected run needs one that does not.
+    let out = if unprotected { "stdout".to_string() } else { format!("file:{}", dir.join("out").display()) };
     command.arg("run").args(["--brokers", brokers, "--topic", super::TOPIC, "--group", super::TOPIC]);
     command.arg("--wal").arg(dir.join("wal")).args(["--sink", &out]);
     // The mock cluster forgets a killed member only after its session; it has no use for static membership.
@@ -104,6 +110,14 @@ fn command(dir: &Path, brokers: &str, unprotected: bool) -> anyhow::Result<Comma
     }
     command.stdin(Stdio::null()).stderr(log);
     Ok(command)
+}
+
+/// A file of its own for the standard output of each unprotected run.
+fn next_output(dir: &Path) -> anyhow::Result<File> {
+    let out = dir.join("out");
+    std::fs::create_dir_all(&out)?;
+    let taken = out.read_dir()?.count();
+    Ok(File::create(out.join(format!("run-{taken:02}.jsonl")))?)
 }
 
 fn size(path: &Path) -> u64 {

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 /// A new group waits this long for more members; with librdkafka's default a killed member does not get back in.
 const GROUP_DELAY: Duration = Duration::from_millis(100);
-/// Records per step of the producer and the pause between steps: about 12,000 records/s.
-const STEP: u64 = 600;
+/// Records per step of the producer and the pause between steps: about 3,500 records/s, so that there is something to
+/// produce for as long as there is something to kill.
+const STEP: u64 = 200;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A running producer and the cluster it produces to.

@@ -94,7 +94,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<Report> {
     let produced = load.finish(PATIENCE)?;
     let suppressed = Child::run_to_end(&dir, &load.brokers, args.unprotected, PATIENCE)?;
     bar.finish_and_clear();
-    let found = verify::read(&dir.join("out"))?;
+    let found = verify::read(&dir.join("out"), args.unprotected)?;
     let verdict = verify::compare(&found, &produced);
     Ok(Report {
         produced: produced.iter().sum(),

@@ -19,23 +19,30 @@ pub struct Verdict {
     pub doubled: u64,
 }
 
-/// Reads every file below `dir`, finished or open.
-pub fn read(dir: &Path) -> anyhow::Result<Found> {
+/// Reads every file below `dir`, finished or open. With `torn_lines`, a last line that a kill cut short counts as
+/// nothing; without, it is an error.
+pub fn read(dir: &Path, torn_lines: bool) -> anyhow::Result<Found> {
     let mut found = Found::new();
-    collect(dir, &mut found)?;
+    collect(dir, torn_lines, &mut found)?;
     Ok(found)
 }
 
-fn collect(dir: &Path, found: &mut Found) -> anyhow::Result<()> {
+fn collect(dir: &Path, torn_lines: bool, found: &mut Found) -> anyhow::Result<()> {
     for entry in dir.read_dir().with_context(|| format!("cannot read {}", dir.display()))? {
         let path = entry?.path();
         if path.is_dir() {
-            collect(&path, found)?;
+            collect(&path, torn_lines, found)?;
             continue;
         }
-        for (number, line) in BufReader::new(std::fs::File::open(&path)?).lines().enumerate() {
-            let place = || format!("{} line {}", path.display(), number + 1);
-            let record: serde_json::Value = serde_json::from_str(&line?).with_context(place)?;
+        let mut reader = BufReader::new(std::fs::File::open(&path)?);
+        let mut line = String::new();
+        for number in 1.. {
+            line.clear();
+            if reader.read_line(&mut line)? == 0 || (torn_lines && !line.ends_with('\n')) {
+                break;
+            }
+            let place = || format!("{} line {number}", path.display());
+            let record: serde_json::Value = serde_json::from_str(&line).with_context(place)?;
             let value = record["value"].as_str().with_context(place)?;
             *found.entry(value.to_string()).or_default() += 1;
         }

@@ -7,7 +7,9 @@ use super::fold::{Fold, Frame};
 use super::members::{Members, Membership, Past};
 use super::metadata::{Acked, Metadata, WalId};
 use super::rules::Rule;
-use super::{Answer, Committed, Fence, Opened, Opening, Order, Reply, Settings, Settled, Ticket, Unsettled, Wait, settle};
+use super::{
+    Answer, Committed, Fence, Opened, Opening, Order, Reply, Settings, Settled, Ticket, Unsettled, Wait, settle,
+};
 use crate::kafka::start::{self, Hold, LogView, OnForeign, Policy, Question, Range, Start, StartAt, Stop};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -254,7 +256,7 @@ impl Ownership {
         holder.mute || (durable && holder.in_flight.is_none() && self.due(receiver).is_none())
     }
 
-    /// The tenure is over; what is not known to be applied is in doubt. [`Members::seen`] comes before.
+    /// The tenure is over; what is not known to be applied is in doubt. [`Members::seen`] comes right before.
     pub fn release(&mut self, receiver: usize, members: &Members) {
         let Some(holder) = self.holder.as_mut().filter(|holder| holder.receiver == receiver) else { return };
         if holder.offered {

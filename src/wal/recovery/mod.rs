@@ -111,9 +111,6 @@ fn report(survey: &Survey, plan: &plan::Plan) -> RecoveryReport {
 
 /// The start of the oldest segment that holds a block not delivered yet.
 fn oldest_live(writer: &Writer) -> Location {
-    let numbers = writer.live_segments();
-    let catalogue = writer.catalogue();
-    let first = numbers.first().copied().unwrap_or(writer.segment());
-    let listed = catalogue.get(first);
+    let listed = writer.catalogue().get(writer.oldest_live());
     listed.map_or(Location::default(), |s| Location { segment: s.number, position: s.start, lsn: s.first_lsn })
 }

@@ -1,0 +1,260 @@
+//! Every row of the recovery table, walked over all inputs; and damage of real segments judged by it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use bytes::Bytes;
+use forebay::io::Storage;
+use forebay::io::sim::Sim;
+use forebay::metrics::Metrics;
+use forebay::record::batch::payload_crc;
+use forebay::record::{Block, BlockHeader, Partition, TopicId};
+use forebay::wal::inspect::inspect;
+use forebay::wal::recovery::table::{Evidence, Kafka, Part, Verdict, decide};
+use forebay::wal::recovery::{Recovered, recover};
+use forebay::wal::{Entry, ErrorClass, Options, WalError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const DIR: &str = "/wal";
+const P: Partition = Partition { topic: 1, number: 0 };
+const PARTS: [Part; 9] = [
+    Part::Header { twin: true },
+    Part::Header { twin: false },
+    Part::State { twin: true },
+    Part::State { twin: false },
+    Part::Footer,
+    Part::Pad,
+    Part::Control,
+    Part::Block,
+    Part::Unknown,
+];
+
+fn all_evidence() -> Vec<Evidence> {
+    let mut all = Vec::new();
+    for part in PARTS {
+        for kafka in [Kafka::Unknown, Kafka::Below, Kafka::Beyond] {
+            for bits in 0..64_u8 {
+                let bit = |n: u8| bits >> n & 1 == 1;
+                let (sealed, built, witness) = (bit(0), bit(1), bit(2));
+                let (receipt, unreadable, later_state) = (bit(3), bit(4), bit(5));
+                all.push(Evidence { part, sealed, built, witness, receipt, kafka, unreadable, later_state });
+            }
+        }
+    }
+    all
+}
+
+/// The table of the module's documentation, written the other way around.
+fn by_the_book(e: &Evidence) -> Verdict {
+    let proven = e.sealed || e.built || e.witness || e.receipt || e.kafka == Kafka::Beyond;
+    let column = |torn: Verdict, proven_verdict: Verdict| match (proven, e.unreadable) {
+        (false, _) => torn,
+        (true, true) => Verdict::Unreadable,
+        (true, false) => proven_verdict,
+    };
+    let refuse = if e.unreadable { Verdict::Unreadable } else { Verdict::Refuse };
+    match e.part {
+        Part::Header { twin } => [refuse, Verdict::Report][usize::from(twin)],
+        Part::State { twin } => [refuse, Verdict::Report][usize::from(twin || e.later_state)],
+        Part::Footer | Part::Pad => column(Verdict::Torn, Verdict::Report),
+        Part::Control if e.later_state => column(Verdict::Torn, Verdict::Report),
+        Part::Control | Part::Unknown => column(Verdict::Torn, Verdict::Refuse),
+        Part::Block => column(Verdict::Torn, Verdict::StopPartition),
+    }
+}
+
+#[test]
+fn every_row_of_the_table() {
+    let all = all_evidence();
+    assert_eq!(all.len(), 9 * 3 * 64);
+    for evidence in all {
+        assert_eq!(decide(&evidence), by_the_book(&evidence), "{evidence:?}");
+    }
+}
+
+#[test]
+fn one_more_proof_never_makes_damage_a_torn_tail() {
+    for evidence in all_evidence() {
+        if decide(&evidence) == Verdict::Torn {
+            continue;
+        }
+        let proofs: [fn(&mut Evidence); 5] = [
+            |e| e.sealed = true,
+            |e| e.built = true,
+            |e| e.witness = true,
+            |e| e.receipt = true,
+            |e| e.kafka = Kafka::Beyond,
+        ];
+        for add in proofs {
+            let mut more = evidence;
+            add(&mut more);
+            assert_ne!(decide(&more), Verdict::Torn, "{evidence:?}");
+        }
+    }
+}
+
+fn options(incarnation: u64) -> Options {
+    let mut options = Options::new(DIR, Arc::new(Metrics::new()));
+    options.segment_bytes = 64 << 10;
+    options.seed = Some(incarnation);
+    options
+}
+
+fn start(sim: &Sim, incarnation: u64) -> Result<Recovered, WalError> {
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let recovered = recover(&storage, &options(incarnation))?;
+    while recovered.writer.rack().work(&mut || {})? {}
+    Ok(recovered)
+}
+
+fn block(first: i64, bytes: usize) -> Entry {
+    let payload = vec![first as u8; bytes];
+    let header = BlockHeader {
+        partition: P,
+        first,
+        next: first + 1,
+        leader_epoch: 0,
+        tenure: 1,
+        count: 1,
+        digest: 0,
+        payload_crc: payload_crc(&payload),
+    };
+    Entry::Block(Block { header, payload: Bytes::from(payload) })
+}
+
+/// A log of three segments; the last one holds two groups and an `Idle` frame. Killed, or stopped cleanly.
+fn log_on(sim: &Sim, clean: bool) {
+    let mut log = start(sim, 1).unwrap();
+    let writer = &mut log.writer;
+    let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: "a:1".into() };
+    let topic = Entry::Topic { number: 1, name: "t".into(), id: TopicId([1; 16]) };
+    writer.append(&[topic, owned]).unwrap();
+    for i in 0..3 {
+        writer.append(&[block(i, 700), block(i + 3, 300)][..1]).unwrap();
+    }
+    assert!(writer.roll().unwrap());
+    writer.append(&[block(3, 900), Entry::Confirmed { partition: P, tenure: 1, next: 2 }]).unwrap();
+    assert!(writer.roll().unwrap());
+    writer.append(&[block(4, 100), block(5, 100)]).unwrap();
+    writer.append(&[block(6, 5000)]).unwrap();
+    writer.idle().unwrap();
+    if clean {
+        writer.close().unwrap();
+    }
+}
+
+fn path(number: u64) -> PathBuf {
+    Path::new(DIR).join(format!("{number:020}.wal"))
+}
+
+/// Flips one bit in every `step`th byte below each segment's end, one at a time.
+fn each_flip(clean: bool, step: usize, mut check: impl FnMut(&Sim, &Path, u64)) {
+    let sim = Sim::new(1);
+    log_on(&sim, clean);
+    let sim = sim.kill();
+    let overview = inspect(&sim, Path::new(DIR)).unwrap();
+    assert!(!overview.is_damaged(), "{:?}", overview.findings);
+    for segment in overview.segments {
+        for position in (0..segment.end).step_by(step) {
+            let damaged = sim.snapshot();
+            let path = path(segment.number);
+            damaged.damage(&path, |bytes| bytes[position as usize] ^= 1 << (position % 8)).unwrap();
+            check(&damaged, &path, position);
+        }
+    }
+}
+
+#[test]
+fn after_a_clean_stop_any_flipped_byte_is_reported_with_its_place() {
+    each_flip(true, 61, |sim, path, position| {
+        let overview = inspect(sim, Path::new(DIR)).unwrap();
+        assert!(overview.is_damaged(), "{} byte {position} unseen", path.display());
+        let named = overview
+            .findings
+            .iter()
+            .any(|f| f.path == path && f.position <= position && f.lsn.is_some() && !f.reason.is_empty());
+        assert!(named, "{} byte {position}: {:?}", path.display(), overview.findings);
+    });
+}
+
+#[test]
+fn acknowledged_bytes_are_never_taken_for_a_torn_tail() {
+    let sim = Sim::new(1);
+    log_on(&sim, false);
+    let whole = start(&sim.kill(), 2).unwrap().writer.state().clone();
+    each_flip(false, 37, |sim, path, position| {
+        let opened = start(sim, 2);
+        let place = || format!("{} byte {position}", path.display());
+        match opened {
+            Err(error) => assert_eq!(error.class(), ErrorClass::Corrupt, "{}: {error}", place()),
+            Ok(log) => {
+                // The Idle frame itself is the one thing nothing witnesses.
+                let lost = whole.lsn - log.writer.state().lsn;
+                assert!(lost <= 1, "{}: {lost} frames lost", place());
+                let told = lost == 1 || !log.report.corrupt.is_empty() || !log.report.problems.is_empty();
+                assert!(told, "{}: damage unseen", place());
+                let partitions = (&log.writer.state().partitions, &whole.partitions);
+                assert_eq!(partitions.0, partitions.1, "{}: the state changed", place());
+            }
+        }
+    });
+}
+
+#[test]
+fn a_missing_or_exchanged_segment_is_named() {
+    for number in 1..=3 {
+        let sim = Sim::new(1);
+        log_on(&sim, true);
+        sim.unlink(&path(number)).unwrap();
+        let error = start(&sim, 2).err().unwrap();
+        assert_eq!(error.class(), ErrorClass::Corrupt);
+        assert!(error.to_string().contains(&format!("{number:020}.wal")), "{error}");
+    }
+    let (ours, theirs) = (Sim::new(1), Sim::new(2));
+    log_on(&ours, true);
+    let mut other = start(&theirs, 77).unwrap();
+    assert!(other.writer.roll().unwrap());
+    let foreign = theirs.files()[&path(2)].clone();
+    ours.damage(&path(2), |bytes| *bytes = foreign).unwrap();
+    assert_eq!(start(&ours, 2).err().unwrap().class(), ErrorClass::Corrupt);
+}
+
+#[test]
+fn another_version_is_refused_by_name() {
+    let sim = Sim::new(1);
+    log_on(&sim, true);
+    sim.damage(&path(4), |bytes| {
+        for page in [0, 4096] {
+            bytes[page + 8] = 2;
+            let crc = crc32fast::hash(&bytes[page..page + 4092]);
+            bytes[page + 4092..page + 4096].copy_from_slice(&crc.to_le_bytes());
+        }
+    })
+    .unwrap();
+    let error = start(&sim, 2).err().unwrap();
+    assert_eq!(error.class(), ErrorClass::Version);
+    assert!(error.to_string().contains("version 2"), "{error}");
+}
+
+#[test]
+fn a_torn_group_is_cut_told_and_kept_as_a_copy() {
+    // Two frames in a group that was never followed by anything: the first one is garbled, the second is there.
+    let sim = Sim::new(1);
+    let mut log = start(&sim, 1).unwrap();
+    let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
+    log.writer.append(&[owned]).unwrap();
+    let position = inspect(&sim, Path::new(DIR)).unwrap().segments[0].end;
+    log.writer.append(&[block(0, 600), block(1, 600)]).unwrap();
+    drop(log);
+    let sim = sim.kill();
+    sim.damage(&path(1), |bytes| bytes[position as usize + 300] ^= 1).unwrap();
+    let overview = inspect(&sim, Path::new(DIR)).unwrap();
+    assert!(!overview.is_damaged(), "{:?}", overview.findings);
+    assert_eq!(overview.findings[0].position, position);
+    let log = start(&sim, 2).unwrap();
+    let torn = log.report.torn.clone().unwrap();
+    assert_eq!((torn.path, torn.position), (path(1), position));
+    let kept = sim.files()[&torn.kept_as.unwrap()].clone();
+    assert_eq!(&kept[96..196], &[0; 100], "the garbled block's payload begins here");
+    assert_eq!(log.writer.state().partitions[&P].admitted, 0);
+}
