@@ -138,7 +138,8 @@ fn check_tells_the_promise_and_enforces_it() {
     args.retain(|arg| arg != "--offline");
     let sink = args.iter().position(|arg| arg == "--sink").unwrap() + 1;
     args[sink] = "stdout".to_string();
-    let (code, out, err) = outcome(forebay(&["run"]).args(&args));
+    let (code, out, err) =
+        outcome(forebay(&["run", "--exit-at-end", "--set", "kafka.unreachable_timeout=1s"]).args(&args));
     assert_eq!((code, out.as_str()), (78, ""), "{err}");
     assert!(err.contains("stdout can't be asked"), "{err}");
     args.push("--offline".to_string());

@@ -5,6 +5,8 @@
 //!
 //! What is modelled is in `ownership_world`; this file is the search. It keeps a 64-bit fingerprint of each state.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod ownership_world;
 
 use forebay::kafka::tenure::{Rule, Rules};

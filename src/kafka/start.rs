@@ -7,7 +7,7 @@
 //! | any | another incarnation of the topic | 0 |
 //! | unknown | ours, without an entry of this WAL | the protocol |
 //! | unknown | ours, with an entry of this WAL | stop: the log lost what that entry acknowledges |
-//! | knows it | ours, `acked[me]` beyond the log's next | fetch that again if it is the commit and Kafka has it, else stop |
+//! | knows it | ours, `acked[me]` beyond the log's next | fetched again if that is the commit and Kafka has it, else stop |
 //! | knows it | ours, `acked[me]` below what the log knows, or the commit below an entry | hold, `kafka`: the commit |
 //! | knows it | ours | the protocol |
 //! | knows it, no commit of Forebay's seen yet | none, or the foreign one it began at | the log's next |
@@ -151,7 +151,8 @@ pub enum Start {
 pub enum Hold {
     /// Someone else's commit.
     #[error(
-        "the log ends at {log}, the group's commit {commit} is not Forebay's; set on_foreign_commit to \"log\" or \"kafka\""
+        "the log ends at {log}, the group's commit {commit} is not Forebay's; \
+         set on_foreign_commit to \"log\" or \"kafka\""
     )]
     Foreign {
         /// The log's next.
@@ -447,7 +448,7 @@ mod tests {
     }
 
     fn rows() -> Vec<Row> {
-        vec![
+        let unknown: Vec<Row> = vec![
             (
                 "unreadable",
                 |q| matches!(q.group, Group::Unreadable(_)),
@@ -464,6 +465,12 @@ mod tests {
                 |q| q.log.is_none() && entry(q).is_some_and(|(_, acked, _)| acked.is_some()),
                 |s, _| matches!(s, Start::Stop(Stop::LostPartition { .. })),
             ),
+        ];
+        [unknown, rows_of_metadata_of_ours(), rows_without_metadata_of_ours()].concat()
+    }
+
+    fn rows_of_metadata_of_ours() -> Vec<Row> {
+        vec![
             ("beyond", beyond, |s, q| {
                 let (log, (offset, acked, _)) = (q.log.unwrap(), entry(q).unwrap());
                 let has = |r: Range| r.first <= log.next && Some(r.next) >= acked;
@@ -488,6 +495,11 @@ mod tests {
                 |q| q.log.is_some() && entry(q).is_some() && !beyond(q) && !set_back(q),
                 |s, _| *s == Start::Protocol,
             ),
+        ]
+    }
+
+    fn rows_without_metadata_of_ours() -> Vec<Row> {
+        vec![
             ("unclaimed", unclaimed, |s, _| *s == Start::Log),
             (
                 "foreign",

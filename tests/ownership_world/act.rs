@@ -14,7 +14,9 @@ impl World {
         if settings.coarse {
             self.sync_confirmations(settings);
         }
-        self.rename();
+        if step.concerns_the_group() {
+            self.rename();
+        }
     }
 
     pub(super) fn act(&mut self, settings: &WorldSettings, step: Step) {
@@ -46,6 +48,7 @@ impl World {
                 self.kafka.moving = true;
                 self.kafka.rebalance(&self.present());
             }
+            Step::Reopen { slot } => self.reopen(slot),
             Step::Lost { slot } => self.let_go(slot),
             Step::Leave { slot } => self.leave(settings, slot),
             Step::Advance { slot } => self.advance(slot),
@@ -60,35 +63,11 @@ impl World {
                 self.result(slot, &order, answer);
             }
             Step::Sync { process } => self.sync(settings, process),
-            Step::Read { slot } => {
-                let (process, receiver) = self.place(slot);
-                let process = &mut self.processes[process];
-                let ticket = process.ownership.may_open(receiver, &process.members).unwrap();
-                process.receivers[receiver].read = Some((ticket, self.kafka.read()));
-                if process.receivers.len() == 1 {
-                    // One thread: nothing comes between.
-                    self.open(slot);
-                }
-            }
+            Step::Read { slot } => self.read(slot),
             Step::Open { slot } => self.open(slot),
-            Step::ReadDoubt { process: number } => {
-                let process = &mut self.processes[number];
-                let ticket = process.ownership.may_settle(&process.members);
-                process.doubt_read = ticket.map(|ticket| (ticket, self.kafka.read()));
-                if process.receivers.len() == 1 {
-                    self.settle(number);
-                }
-            }
+            Step::ReadDoubt { process } => self.read_doubt(process),
             Step::Settle { process } => self.settle(process),
-            Step::Admit { slot } => {
-                let (process, _) = self.place(slot);
-                let process = &mut self.processes[process];
-                let (offset, (_, tenure)) =
-                    (process.ownership.fold().unwrap().admitted, process.ownership.tenure().unwrap());
-                if process.ownership.admit(tenure, offset + 1) {
-                    process.tail.push(Entry::Block { tenure, offset });
-                }
-            }
+            Step::Admit { slot } => self.admit(slot),
             Step::Commit { slot } => self.commit(slot),
         }
     }
@@ -187,6 +166,14 @@ impl World {
         }
     }
 
+    fn reopen(&mut self, slot: usize) {
+        let (process, number) = self.place(slot);
+        let process = &mut self.processes[process];
+        process.ownership.revoke(number);
+        process.members.seen(number, process.receivers[number].membership);
+        process.ownership.release(number, &process.members);
+    }
+
     pub(super) fn release(&mut self, slot: usize) {
         let (process, number) = self.place(slot);
         let process = &mut self.processes[process];
@@ -238,6 +225,36 @@ impl World {
                 Entry::Frame(_) => {}
                 Entry::Block { tenure, offset } => process.ownership.durable(tenure, offset + 1),
             }
+        }
+    }
+
+    fn read(&mut self, slot: usize) {
+        let (number, receiver) = self.place(slot);
+        let process = &mut self.processes[number];
+        let Ok(ticket) = process.ownership.may_open(receiver, &process.members) else { return };
+        process.receivers[receiver].read = Some((ticket, self.kafka.read()));
+        if process.receivers.len() == 1 {
+            // One thread: nothing comes between.
+            self.open(slot);
+        }
+    }
+
+    fn read_doubt(&mut self, number: usize) {
+        let process = &mut self.processes[number];
+        let ticket = process.ownership.may_settle(&process.members);
+        process.doubt_read = ticket.map(|ticket| (ticket, self.kafka.read()));
+        if process.receivers.len() == 1 {
+            self.settle(number);
+        }
+    }
+
+    fn admit(&mut self, slot: usize) {
+        let (process, _) = self.place(slot);
+        let process = &mut self.processes[process];
+        let (Some(fold), Some((_, tenure))) = (process.ownership.fold(), process.ownership.tenure()) else { return };
+        let offset = fold.admitted;
+        if process.ownership.admit(tenure, offset + 1) {
+            process.tail.push(Entry::Block { tenure, offset });
         }
     }
 

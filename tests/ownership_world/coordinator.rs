@@ -1,4 +1,5 @@
-//! The coordinator as kafka.md found it: it checks the member and the generation of a commit, not who owns the partition.
+//! The coordinator as kafka.md found it: it checks the member and the generation of a commit, not who owns the
+//! partition.
 
 use forebay::kafka::tenure::{Committed, Membership, Metadata, Order};
 

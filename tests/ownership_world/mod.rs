@@ -18,6 +18,7 @@ const POLICY: Policy = Policy { start: StartAt::Offset(0), on_foreign: OnForeign
 
 /// Bounds and variants of an exploration.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches")]
 pub struct WorldSettings {
     /// Receivers of each process; a process has one WAL and one output.
     pub receivers: Vec<usize>,
@@ -27,8 +28,8 @@ pub struct WorldSettings {
     pub revokes: u8,
     /// Static membership.
     pub statics: bool,
-    /// Fewer interleavings: at most one unsynced block, `Confirmed` frames alone are synced at once, and a kill leaves all
-    /// or nothing of what was not synced.
+    /// Fewer interleavings: at most one unsynced block, `Confirmed` frames alone are synced at once, no position is
+    /// lost, and a kill leaves all or nothing of what was not synced.
     pub coarse: bool,
     /// Begin with the first tenure open and its first commit, which claims the partition, confirmed.
     pub claimed: bool,
@@ -136,6 +137,12 @@ impl World {
     fn place(&self, slot: usize) -> (usize, usize) {
         let process = self.processes.iter().rposition(|process| process.first_slot <= slot).unwrap();
         (process, slot - self.processes[process].first_slot)
+    }
+
+    /// The slot's receiver has the open tenure of its WAL.
+    fn holds(&self, slot: usize) -> bool {
+        let (process, number) = self.place(slot);
+        self.processes[process].ownership.tenure().is_some_and(|(holder, _)| holder == number)
     }
 
     fn receiver(&self, slot: usize) -> &Receiver {

@@ -5,6 +5,7 @@ use forebay::kafka::tenure::{Committed, Fold, Frame, Members, Membership, Owners
 
 /// A receiver: its client and what it knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts about the client")]
 pub(super) struct Receiver {
     /// What the client stamps commits with; `None` while it is no member.
     pub(super) membership: Option<Membership>,

@@ -6,8 +6,8 @@ use super::steps::Step;
 use forebay::kafka::tenure::{Answer, Membership};
 
 impl World {
-    /// What commutes with all that others do is done at once. A commit that can't be accepted any more is refused, and the
-    /// client hears of it; a client without a tenure follows the group (it may still read and act on it late).
+    /// What commutes with all that others do is done at once. A commit that can't be accepted any more is refused, and
+    /// the client hears of it; a client without a tenure follows the group (it may still read and act on it late).
     pub(super) fn settle_down(&mut self) -> bool {
         let mut network = std::mem::take(&mut self.kafka.network);
         let (refused, mut rest): (Vec<_>, Vec<_>) = network.drain(..).partition(|request| {
@@ -26,11 +26,12 @@ impl World {
     }
 
     pub(super) fn follows(&self, slot: usize) -> bool {
-        let (process, number) = self.place(slot);
-        let (ownership, receiver) = (&self.processes[process].ownership, self.receiver(slot));
+        let receiver = self.receiver(slot);
         let behind = receiver.membership.is_some_and(|of| of.generation < self.kafka.generation);
-        let holds = ownership.tenure().is_some_and(|(holder, _)| holder == number);
-        (behind || receiver.to_call) && !holds && !receiver.closing && self.kafka.is_member(slot, receiver.membership)
+        (behind || receiver.to_call)
+            && !self.holds(slot)
+            && !receiver.closing
+            && self.kafka.is_member(slot, receiver.membership)
     }
 
     /// Numbers generations and member ids anew in their order, so that equal situations become equal states.
@@ -108,6 +109,7 @@ impl World {
             | Step::Handle { request }
             | Step::Result { request } => self.place(self.kafka.network[request].slot).0,
             Step::Expire { slot }
+            | Step::Reopen { slot }
             | Step::Lost { slot }
             | Step::Leave { slot }
             | Step::Advance { slot }

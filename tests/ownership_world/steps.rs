@@ -3,7 +3,7 @@
 use super::coordinator::Fate;
 use super::process::Entry;
 use super::{World, WorldSettings};
-use forebay::kafka::tenure::{Settled, Unsettled};
+use forebay::kafka::tenure::{Settled, Unsettled, Wait};
 
 /// One step of somebody. Slots number all receivers of all processes; requests are numbered as they lie in the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,10 @@ pub enum Step {
     /// Refused although member and generation are right.
     RefusedThoughOwned {
         request: usize,
+    },
+    /// The receiver gives its tenure up and takes the partition again, still the same member: its position was lost.
+    Reopen {
+        slot: usize,
     },
     /// The coordinator gives the partition to another member.
     Move,
@@ -102,11 +106,26 @@ impl Step {
         self.is_fault() || self == Self::Move
     }
 
+    /// False for steps after which the same memberships are known as before.
+    pub fn concerns_the_group(self) -> bool {
+        !matches!(
+            self,
+            Self::Sync { .. }
+                | Self::Read { .. }
+                | Self::Open { .. }
+                | Self::ReadDoubt { .. }
+                | Self::Settle { .. }
+                | Self::Admit { .. }
+                | Self::Commit { .. }
+        )
+    }
+
     pub fn is_fault(self) -> bool {
         matches!(
             self,
             Self::Kill { .. }
                 | Self::Expire { .. }
+                | Self::Reopen { .. }
                 | Self::Timeout { .. }
                 | Self::AppliedRefused { .. }
                 | Self::RefusedThoughOwned { .. }
@@ -155,6 +174,9 @@ impl World {
                 if kafka.is_member(slot, self.receiver(slot).membership) {
                     steps.push(Step::Expire { slot });
                 }
+                if !settings.coarse && self.holds(slot) && !self.receiver(slot).closing {
+                    steps.push(Step::Reopen { slot });
+                }
             }
             for (request, state) in kafka.network.iter().enumerate().filter(|(_, state)| state.awaited) {
                 steps.push(Step::Timeout { request });
@@ -201,12 +223,18 @@ impl World {
         let (process, receiver_number) = self.place(slot);
         let state = &self.processes[process];
         let receiver = &state.receivers[receiver_number];
-        let holds = state.ownership.tenure().is_some_and(|(holder, _)| holder == receiver_number);
+        let holds = self.holds(slot);
         if receiver.read.is_some() {
             steps.push(Step::Open { slot });
-        } else if receiver.assigned && !holds && !receiver.closing && self.halted.is_none() {
-            if state.ownership.may_open(receiver_number, &state.members).is_ok() {
-                steps.push(Step::Read { slot });
+        } else if receiver.assigned && !holds && self.halted.is_none() {
+            let awaited = self.kafka.network.iter().any(|request| request.slot == slot && request.awaited);
+            match state.ownership.may_open(receiver_number, &state.members) {
+                Ok(_) => steps.push(Step::Read { slot }),
+                // Nothing will come that could make it sure: only joining anew helps.
+                Err(Wait::NotJoined { receiver }) if receiver == receiver_number && !awaited => {
+                    steps.push(Step::Leave { slot });
+                }
+                Err(_) => {}
             }
         }
         let more = state.ownership.fold().is_some_and(|fold| fold.admitted < settings.records as i64);

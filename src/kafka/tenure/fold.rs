@@ -46,8 +46,8 @@ pub struct Fold {
     pub admitted: i64,
     /// The highest offset of ours that is known to be applied; `None` when there is none.
     pub acked: Option<i64>,
-    /// Where the undecided blocks begin, if there are any; see [`Fold::doubt`]. It is the last `Owned` frame's `first`, or
-    /// the last `Disowned` frame's `next` if that came later.
+    /// Where the undecided blocks begin, if there are any; see [`Fold::doubt`]. It is the last `Owned` frame's `first`,
+    /// or the `next` of the `Disowned` frame of that tenure.
     pub undecided: i64,
     /// The last `Owned` frame carried entries: the group had a commit of Forebay's when that tenure opened.
     pub seen: bool,
@@ -61,8 +61,8 @@ impl Fold {
         (first < self.admitted).then_some((first, self.admitted))
     }
 
-    /// Where the last tenure opened, as long as no commit of Forebay's is known of: the claim that follows the opening may
-    /// not have been applied yet.
+    /// Where the last tenure opened, as long as no commit of Forebay's is known of: the claim that follows the opening
+    /// may not have been applied yet.
     pub fn unclaimed(&self) -> Option<i64> {
         (!self.seen && self.acked.is_none()).then_some(self.undecided)
     }
@@ -74,7 +74,11 @@ impl Fold {
                 (self.tenure, self.undecided, self.admitted) = (*tenure, *first, *next);
                 self.seen = !acked.is_empty();
             }
-            Frame::Disowned { next, .. } => self.undecided = self.undecided.max(*next),
+            // What an older tenure left does not concern the one that is open: it began by deciding about it.
+            Frame::Disowned { tenure, next, .. } if *tenure == self.tenure => {
+                self.undecided = self.undecided.max(*next);
+            }
+            Frame::Disowned { .. } => {}
             Frame::Confirmed { next, .. } => self.confirm(*next),
         }
     }
@@ -109,5 +113,7 @@ mod tests {
         fold.apply(&Frame::Owned { tenure: 3, first: 25, next: 25, acked: Acked::default() });
         fold.admitted = 26;
         assert_eq!(fold.doubt(), Some((25, 26)));
+        fold.apply(&Frame::Disowned { tenure: 2, first: 20, next: 30 });
+        assert_eq!(fold.doubt(), Some((25, 26)), "late news of an older tenure");
     }
 }

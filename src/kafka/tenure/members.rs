@@ -42,9 +42,10 @@ impl Members {
         Self { latest: vec![None; receivers] }
     }
 
-    /// Call first thing in every rebalance callback (assign, also an empty one, and revoke) and again right before each
-    /// [`super::Ownership::release`], with the client's membership at that moment: a commit is never sent under a newer
-    /// one than was seen when its tenure ended. A client that has just lost its membership has none: nothing is noted then.
+    /// Call first thing in every rebalance callback (assign, also an empty one, and revoke) and again right before
+    /// each [`super::Ownership::release`], with the client's membership at that moment: a commit is never sent under a
+    /// newer one than was seen when its tenure ended. A client that has just lost its membership has none: nothing is
+    /// noted then.
     pub fn seen(&mut self, receiver: usize, membership: Option<Membership>) {
         self.latest[receiver] = membership.or(self.latest[receiver]);
     }

@@ -2,36 +2,38 @@
 //! generation but not ownership, and where a refused commit may have been applied.
 //!
 //! Rules, by the names that [`rules::Rule`] gives them so that a test can take each one away:
-//! - **`Fence`**: a durable block is delivered only when it is acknowledged by us: a confirmed commit of ours beyond it,
-//!   or `acked[me]` beyond it on a later read. The fact is logged as `Confirmed`.
-//! - **`OwnEntry`**, **`CarryOver`**: each commit carries `acked=<wal>:<to>,…`, all entries read at the assignment with our
-//!   own replaced by the offset committed. Only `acked[me]` says how far our applied commits reach.
-//! - **`ReadAtAssign`**: at each assignment, before fetching, the committed offset *c* and its metadata are read. Undecided
-//!   blocks below `acked[me]` are ours.
-//! - **`Adopt`**, **`AdoptWithoutHole`**, **`Disown`**: beyond `acked[me]` nothing was acknowledged: if it continues from *c*
-//!   without a hole it becomes part of the new tenure, otherwise it is `Disowned` and fetching starts at *c*.
-//! - **`SyncBeforeCommit`**, **`DurableBeforeCommit`**: those frames, with `Owned`, are synced before the first commit; only
-//!   what is durable is committed.
-//! - **`SettleUnowned`**, **`SettleAfterJoin`**: when not the owner, the same read settles all doubt, but only when no old
-//!   commit of ours can still be applied: we joined in a newer generation (static: under a newer member id), or another
-//!   WAL committed since our tenure opened.
+//! - **`Fence`**: a durable block is delivered only when it is acknowledged by us: a confirmed commit of ours beyond
+//!   it, or `acked[me]` beyond it on a later read. The fact is logged as `Confirmed`.
+//! - **`OwnEntry`**, **`CarryOver`**: each commit carries `acked=<wal>:<to>,…`, all entries read at the assignment
+//!   with our own replaced by the offset committed. Only `acked[me]` says how far our applied commits reach.
+//! - **`ReadAtAssign`**: at each assignment, before fetching, the committed offset *c* and its metadata are read.
+//!   Undecided blocks below `acked[me]` are ours.
+//! - **`Adopt`**, **`AdoptWithoutHole`**, **`Disown`**: beyond `acked[me]` nothing was acknowledged: if it continues
+//!   from *c* without a hole it becomes part of the new tenure, otherwise it is `Disowned` and fetching starts at *c*.
+//! - **`SyncBeforeCommit`**, **`DurableBeforeCommit`**: those frames, with `Owned`, are synced before the first
+//!   commit; only what is durable is committed.
+//! - **`SettleUnowned`**, **`SettleAfterJoin`**: when not the owner, the same read settles all doubt, but only when no
+//!   old commit of ours can still be applied: we joined in a newer generation (static: under a newer member id), or
+//!   another WAL committed since our tenure opened.
 //! - **`OneInFlight`**: one commit in flight; the next covers all that became durable meanwhile.
 //! - **`UnansweredStops`**: after a timeout or a lost connection nothing more is committed in that generation: leave,
 //!   rejoin, read.
-//! - **`RefusedIsInDoubt`**, **`CommitAfterRefusal`**: a refusal is an answer but no proof; if still owned, commit again.
-//! - **`OwnTenureOnly`**, **`OwnedOnly`**: what became durable for an older tenure never commits; only partitions in the
-//!   member's owned set do, and the entry is removed before the client unassigns.
-//! - **`OneHolder`**, **`AllJoined`**: with several receivers on one WAL a tenure opens only when no other receiver of it
-//!   holds one on that partition and all have joined since their last tenure there.
+//! - **`RefusedIsInDoubt`**, **`CommitAfterRefusal`**: a refusal is an answer but no proof; if still owned, commit
+//!   again.
+//! - **`OwnTenureOnly`**, **`OwnedOnly`**: what became durable for an older tenure never commits; only partitions in
+//!   the member's owned set do, and the entry is removed before the client unassigns.
+//! - **`OneHolder`**, **`AllJoined`**: with several receivers on one WAL a tenure opens only when no other receiver of
+//!   it holds one on that partition and all have joined since their last tenure there.
 //!
 //! What the caller does, in the thread that runs the rebalance callbacks:
 //! 1. Assign callback (also an empty one): [`Members::seen`]; per partition [`Ownership::may_open`], read,
-//!    [`Ownership::open`]; append the frames, sync, [`Ownership::synced`]. Then [`Ownership::may_settle`] for every other
-//!    partition with doubt.
+//!    [`Ownership::open`]; append the frames, sync, [`Ownership::synced`]. Then [`Ownership::may_settle`] for every
+//!    other partition with doubt.
 //! 2. Running: [`Ownership::admit`] before each append, [`Ownership::durable`] after each sync,
 //!    [`Ownership::take_commit`], [`Ownership::answered`].
-//! 3. Revoke callback: [`Members::seen`], [`Ownership::revoke`], at most five seconds of 2 until [`Ownership::closed`],
-//!    [`Members::seen`] again and [`Ownership::release`], then unassign. When the assignment was lost: the same without waiting.
+//! 3. Revoke callback: [`Members::seen`], [`Ownership::revoke`], at most five seconds of 2 until
+//!    [`Ownership::closed`], [`Members::seen`] again and [`Ownership::release`], then unassign. When the assignment
+//!    was lost: the same without waiting.
 //!
 //! Promises: pure state machines, explored exhaustively by `tests/ownership_model.rs`. Never: no time, no I/O.
 //!

@@ -32,7 +32,7 @@ struct Holding {
     /// The group's commit as far as this tenure knows; `None`: one is due.
     committed: Option<i64>,
     in_flight: Option<i64>,
-    /// A commit was sent, so an old one may turn up later.
+    /// The last commit sent is not known to be applied, so it may be applied later.
     offered: bool,
     /// Unanswered: no further commit in this tenure.
     mute: bool,
@@ -49,6 +49,8 @@ pub struct Ownership {
     log: Option<Fold>,
     holder: Option<Holding>,
     past: Vec<Past>,
+    /// The commit that was in flight when the last tenure was released: receiver, tenure, offset.
+    left: Option<(usize, u32, i64)>,
     /// The commit and committer that the last tenure of this process opened on.
     opened_on: Option<(i64, WalId)>,
     /// What was given up since the last tenure opened.
@@ -62,7 +64,7 @@ impl Ownership {
     pub fn new(settings: Settings, receivers: usize, log: Option<Fold>) -> Self {
         let past = if log.is_some_and(|log| log.doubt().is_some()) { Past::EarlierLife } else { Past::Clear };
         let past = vec![past; receivers];
-        Self { settings, log, holder: None, past, opened_on: None, disowned: None, refused: false }
+        Self { settings, log, holder: None, past, left: None, opened_on: None, disowned: None, refused: false }
     }
 
     /// What the log knows, frames handed out and not yet synced included.
@@ -140,12 +142,14 @@ impl Ownership {
     fn begin(&mut self, receiver: usize, plan: &settle::Plan, entries: Acked, start: Start) -> Opened {
         let older = self.last_tenure();
         let tenure = older + 1;
-        let mut frames = self.decided(older, plan.confirm, plan.disown);
+        let mut frames = Self::decided(older, plan.confirm, plan.disown);
         frames.push(Frame::Owned { tenure, first: plan.first, next: plan.next, acked: entries.clone() });
         let log = self.log.get_or_insert_default();
-        frames.iter().for_each(|frame| log.apply(frame));
+        for frame in &frames {
+            log.apply(frame);
+        }
         self.past.fill(Past::Clear);
-        (self.disowned, self.refused) = (None, false);
+        (self.left, self.disowned, self.refused) = (None, None, false);
         let synced = !self.settings.rules.hold(Rule::SyncBeforeCommit);
         self.holder = Some(Holding {
             receiver,
@@ -220,6 +224,7 @@ impl Ownership {
         if let Some(holder) = self.holder.as_mut().filter(|holder| holder.tenure == tenure) {
             if holder.in_flight == Some(next) {
                 holder.in_flight = None;
+                holder.offered &= answer != Answer::Applied;
             }
             match answer {
                 Answer::Applied => holder.committed = Some(holder.committed.map_or(next, |known| known.max(next))),
@@ -231,6 +236,11 @@ impl Ownership {
             }
         }
         self.refused |= answer == Answer::Refused && !rules.hold(Rule::RefusedIsInDoubt);
+        if let Some((receiver, ..)) = self.left.take_if(|left| (left.1, left.2) == (tenure, next))
+            && answer == Answer::Applied
+        {
+            self.past[receiver] = Past::Clear;
+        }
         // A newer tenure opened on a read that had this commit in it.
         if answer == Answer::Applied && tenure == self.last_tenure() {
             match self.disowned.filter(|(first, _)| next > *first) {
@@ -261,6 +271,7 @@ impl Ownership {
         let Some(holder) = self.holder.as_mut().filter(|holder| holder.receiver == receiver) else { return };
         if holder.offered {
             self.past[receiver] = members.of(receiver).map_or(Past::EarlierLife, Past::Member);
+            self.left = holder.in_flight.map(|next| (receiver, holder.tenure, next));
         }
         holder.released = true;
         if self.settings.rules.hold(Rule::OwnedOnly) {
@@ -300,9 +311,11 @@ impl Ownership {
             return Settled::Not(Unsettled::NotYet);
         }
         let (confirm, disown) = settle::divided(&log, self.entry(committed));
-        let frames = self.decided(log.tenure, confirm, disown);
+        let frames = Self::decided(log.tenure, confirm, disown);
         if let Some(log) = &mut self.log {
-            frames.iter().for_each(|frame| log.apply(frame));
+            for frame in &frames {
+                log.apply(frame);
+            }
         }
         self.disowned = disown.or(self.disowned);
         Settled::Frames(frames)
@@ -318,8 +331,8 @@ impl Ownership {
         }
     }
 
-    /// For model checking: renames memberships and forgets what no longer matters, so that equal situations become equal
-    /// states.
+    /// For model checking: renames memberships and forgets what no longer matters, so that equal situations become
+    /// equal states.
     #[doc(hidden)]
     pub fn rename(&mut self, members: &Members, name: impl Fn(Membership) -> Membership) {
         for (receiver, past) in self.past.iter_mut().enumerate() {
@@ -372,7 +385,7 @@ impl Ownership {
         Question { log, former, group, range, policy }
     }
 
-    fn decided(&self, tenure: u32, confirm: Option<i64>, disown: Option<(i64, i64)>) -> Vec<Frame> {
+    fn decided(tenure: u32, confirm: Option<i64>, disown: Option<(i64, i64)>) -> Vec<Frame> {
         let confirm = confirm.map(|next| Frame::Confirmed { tenure, next });
         let disown = disown.map(|(first, next)| Frame::Disowned { tenure, first, next });
         confirm.into_iter().chain(disown).collect()

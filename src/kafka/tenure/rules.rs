@@ -14,7 +14,8 @@ pub enum Rule {
     CarryOver,
     /// At each assignment, before fetching, the committed offset and its metadata decide where to start.
     ReadAtAssign,
-    /// Undecided blocks that continue from the commit are adopted. Spares fetching them again; safety does not hang on it.
+    /// Undecided blocks that continue from the commit are adopted. Spares fetching them again; safety does not hang on
+    /// it.
     Adopt,
     /// Undecided blocks are adopted only if they continue from the commit without a hole.
     AdoptWithoutHole,

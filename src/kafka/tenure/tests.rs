@@ -66,7 +66,9 @@ impl Wal {
 
 fn committed(wal: WalId, offset: i64, entries: &[(WalId, i64)]) -> Committed {
     let mut acked = Acked::default();
-    entries.iter().for_each(|(wal, to)| acked.set(*wal, *to));
+    for (wal, to) in entries {
+        acked.set(*wal, *to);
+    }
     let metadata = Metadata { wal, topic: TOPIC, delivered: None, acked };
     Committed::Ours { offset, metadata }
 }
@@ -132,6 +134,21 @@ fn a_read_settles_nothing_while_an_old_commit_can_still_be_applied() {
     wal.joins();
     let disowned = Frame::Disowned { tenure: 1, first: 20, next: 30 };
     assert_eq!(wal.settles(&unchanged), Settled::Frames(vec![disowned]));
+}
+
+#[test]
+fn a_partition_given_up_and_taken_again_needs_no_join_once_every_commit_is_answered() {
+    let mut wal = in_flight();
+    wal.ownership.revoke(0);
+    wal.ownership.release(0, &wal.members);
+    assert_eq!(wal.ownership.may_open(0, &wal.members), Err(Wait::NotJoined { receiver: 0 }));
+    wal.ownership.answered(1, 30, Answer::Applied);
+    assert!(wal.ownership.may_open(0, &wal.members).is_ok());
+    let mut wal = in_flight();
+    wal.ownership.revoke(0);
+    wal.ownership.release(0, &wal.members);
+    wal.ownership.answered(1, 30, Answer::Refused);
+    assert!(wal.ownership.may_open(0, &wal.members).is_err(), "a refusal is no proof");
 }
 
 #[test]
