@@ -244,6 +244,27 @@ fn a_full_disk_pauses_and_resumes() {
 }
 
 #[test]
+fn a_block_larger_than_a_segment_waits_for_space_and_receipts_pass() {
+    let sim = Sim::new(4);
+    sim.set_capacity(Some(5 * (64 << 10)));
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let opened = start(&storage, options(Path::new("/wal")));
+    let (log, mut feed) = (opened.log, opened.feed);
+    log.append_synced(vec![owned(P), owned(Q)]).unwrap();
+    log.append(block(P, 0, 200_000)).unwrap();
+    log.append(block(Q, 0, 100)).unwrap();
+    for _ in 0..20 {
+        log.append_synced(vec![delivered(Q, 0)]).unwrap();
+    }
+    assert_eq!((log.marks(P).durable(), log.marks(Q).durable()), (0, 0), "blocks keep their order");
+    sim.set_capacity(None);
+    assert_eq!(next_block(&mut feed).1.payload.len(), 200_000);
+    assert_eq!(next_block(&mut feed).1.payload.len(), 100);
+    log.close().unwrap();
+    assert!(!inspect(&sim, Path::new("/wal")).unwrap().is_damaged());
+}
+
+#[test]
 fn after_a_failed_sync_nothing_more_is_logged_or_handed_out() {
     let sim = Sim::new(5);
     let storage: Arc<dyn Storage> = Arc::new(sim.clone());

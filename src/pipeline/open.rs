@@ -27,6 +27,8 @@ use std::sync::{Arc, Mutex};
 
 /// Idle buffers kept for blocks.
 const BUFFERS: usize = 32;
+/// Output files synced at a time.
+const SYNC_THREADS: usize = 8;
 /// Output files held open at a time.
 const FILES: usize = 256;
 
@@ -180,6 +182,7 @@ fn open_sink(config: &Config, storage: &Arc<dyn Storage>) -> Result<Box<dyn Sink
         roll_bytes: config.sink.roll_bytes,
         roll_age: config.sink.roll_age,
         max_open: FILES,
+        sync_threads: SYNC_THREADS,
     };
     Ok(target::open(&target, &options, storage))
 }

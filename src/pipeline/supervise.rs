@@ -140,7 +140,8 @@ impl Running {
         let taken: usize = views.iter().map(|view| view.partitions.len() + view.held.len()).sum();
         let expected = views.iter().find_map(|view| view.partitions_expected);
         let steady = views.iter().filter_map(|view| view.changed).all(|changed| changed.elapsed() >= STEADY);
-        let late = self.started.elapsed() >= self.config.kafka.session_timeout.max(STEADY);
+        // A member that died keeps its seat for a session; after that its partitions are given to others.
+        let late = self.started.elapsed() >= self.config.kafka.session_timeout * 3 / 2 + STEADY;
         expected.is_some_and(|expected| taken >= expected) || (steady && (late || taken > 0 && expected.is_none()))
     }
 
@@ -179,7 +180,9 @@ impl Running {
         let deadline = Instant::now() + self.config.stop.deadline;
         self.control.publish(watch::snapshot(&self, Phase::Draining));
         let ended = ended.and(self.stop_receivers());
-        let drained = if ended.is_ok() { self.drain(deadline) } else { Ok(()) };
+        // What is durable is delivered whatever a receiver died of; only a failed log or sink has nothing more to give.
+        let can_deliver = matches!(ended, Ok(()) | Err(Error::Receiver(_))) && self.log.failure().is_none();
+        let drained = if can_deliver { self.drain(deadline) } else { Ok(()) };
         self.progress.stop.store(true, Ordering::Release);
         let delivered = self.join_delivery(deadline);
         let measured = self.measured();

@@ -3,11 +3,12 @@
 
 use super::poll::{Lane, Receiver};
 use super::slot::Slot;
+use super::trust::Trust;
 use super::{ReceiverError, owners::entry};
 use crate::dedupe::Row;
 use crate::kafka::consumer::Named;
 use crate::kafka::start::{Range, Start};
-use crate::kafka::tenure::{Committed, Membership, Opened, Opening, Settled, Ticket, Unsettled};
+use crate::kafka::tenure::{Committed, Membership, Opened, Opening, Settled, Ticket, Unsettled, Wait};
 use crate::record::topics::Topic;
 use crate::record::{Partition, TopicId};
 use crate::wal::Entry;
@@ -22,6 +23,8 @@ pub(super) const ASK: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(250);
 /// The same for one that waits for an operator.
 const RETRY_HELD: Duration = Duration::from_secs(5);
+/// As good as never.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How often doubts of partitions owned elsewhere are looked at.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How often topics are asked whether they are still the same.
@@ -37,6 +40,7 @@ pub(super) struct Assigning {
     /// Partitions of the subscribed topics, where known.
     pub expected: Option<usize>,
     late: BTreeMap<Named, Late>,
+    told: BTreeMap<Named, String>,
     settled: Option<Instant>,
     identified: Option<Instant>,
 }
@@ -61,6 +65,14 @@ impl Assigning {
     fn words(&self, held: bool) -> Vec<String> {
         let wanted = self.late.iter().filter(|(_, late)| late.held == held);
         wanted.map(|((topic, partition), late)| format!("{topic}/{partition}: {}", late.why)).collect()
+    }
+
+    /// Says why blocks stay in doubt, once for each reason.
+    fn tell_once(&mut self, named: &Named, why: &str) {
+        if self.told.get(named).is_none_or(|known| known != why) {
+            tracing::warn!(topic = named.0, partition = named.1, "blocks in doubt: {why}");
+            self.told.insert(named.clone(), why.to_string());
+        }
     }
 
     /// Notes that a partition waits for an operator.
@@ -104,6 +116,7 @@ pub(super) fn position_is_lost(error: RDKafkaErrorCode) -> bool {
 impl Receiver<'_> {
     /// The group assigned partitions (perhaps none).
     pub fn assigned(&mut self, partitions: Vec<Named>) -> Result<(), ReceiverError> {
+        self.shared.metrics.rebalances.inc();
         self.note_membership();
         self.assigning.joined = true;
         self.assigning.settled = None;
@@ -111,9 +124,9 @@ impl Receiver<'_> {
         Ok(self.member.assign(&starts)?)
     }
 
-    /// Tells the protocol as whom this receiver is in the group now; first thing in every rebalance.
+    /// Tells the protocol as whom this receiver is in the group now; first thing in every rebalance, and before every
+    /// release.
     pub fn note_membership(&mut self) {
-        self.shared.metrics.rebalances.inc();
         let membership = self.member.membership().unwrap_or_default();
         let membership = Membership::new(&membership.member_id, membership.generation);
         self.owners().members.seen(self.number, membership);
@@ -181,7 +194,12 @@ impl Receiver<'_> {
             };
             match ticket {
                 Ok(ticket) => candidates.push(Candidate { named, topic, partition, ticket }),
-                Err(wait) => self.assigning.put(named, wait.to_string(), false),
+                Err(wait) => {
+                    // A commit of ours without a good answer is in the way: only a new membership gets past it.
+                    let own = matches!(wait, Wait::NotJoined { receiver } if receiver == self.number);
+                    self.commits.rejoin |= own && self.commits.is_idle();
+                    self.assigning.put(named, wait.to_string(), false);
+                }
             }
         }
         Ok(candidates)
@@ -288,7 +306,7 @@ impl Receiver<'_> {
         let slot = Slot::new(partition, tenure.tenure, tenure.fetch);
         self.assigning.late.remove(&named);
         self.by_name.insert(named.clone(), self.lanes.len());
-        self.lanes.push(Lane { named, slot, marks, durable: tenure.fetch, end, at_end: false });
+        self.lanes.push(Lane { named, slot, marks, durable: tenure.fetch, end, at_end: false, trust: Trust::Sure, skip: false });
     }
 
     fn report(&self, (topic, partition): &Named, opened: &Opened) {
@@ -305,9 +323,22 @@ impl Receiver<'_> {
     /// topic by now.
     pub fn reopen(&mut self, lane: usize) -> Result<(), ReceiverError> {
         let named = self.lanes[lane].named.clone();
+        self.let_go(std::slice::from_ref(&named))?;
         self.member.unassign(std::slice::from_ref(&named))?;
-        self.let_go(std::slice::from_ref(&named), true)?;
         self.assigning.put(named, "its position was lost; asking Kafka again".to_string(), false);
+        Ok(())
+    }
+
+    /// Stops one partition for good, until the process is started again; the others go on.
+    pub fn stop_lane(&mut self, lane: usize, why: String) -> Result<(), ReceiverError> {
+        let named = self.lanes[lane].named.clone();
+        self.let_go(std::slice::from_ref(&named))?;
+        self.member.unassign(std::slice::from_ref(&named))?;
+        self.shared.metrics.partitions_stopped.inc();
+        self.assigning.hold(named.clone(), why);
+        if let Some(late) = self.assigning.late.get_mut(&named) {
+            late.again += NEVER;
+        }
         Ok(())
     }
 
@@ -372,7 +403,7 @@ impl Receiver<'_> {
             Settled::Frames(frames) => self.log_frames(partition, &frames),
             Settled::Not(Unsettled::NotYet) => Ok(()),
             Settled::Not(Unsettled::Hold(hold)) => {
-                tracing::warn!(topic = named.0, partition = named.1, "blocks in doubt: {hold}");
+                self.assigning.tell_once(named, &hold.to_string());
                 Ok(())
             }
             Settled::Not(Unsettled::Stop(stop)) => {

@@ -15,12 +15,18 @@ use std::time::{Duration, Instant};
 
 /// Commits are at least this far apart; the next covers all that became durable meanwhile.
 const APART: Duration = Duration::from_millis(5);
+/// The same when each would cover many records: then a commit more costs more than it saves in delay.
+const APART_BUSY: Duration = Duration::from_millis(25);
+/// Records behind one commit that count as many.
+const MANY: i64 = 10_000;
 
 /// The commit in flight and what follows from answers.
 pub(super) struct Commits {
     in_flight: Option<InFlight>,
     next_id: usize,
     last_sent: Instant,
+    /// Offsets that became durable since.
+    noted: i64,
     /// Commits are stopped until the member has left and joined anew.
     pub rejoin: bool,
 }
@@ -32,7 +38,7 @@ struct InFlight {
 
 impl Commits {
     pub fn new(now: Instant) -> Self {
-        Self { in_flight: None, next_id: 1, last_sent: now, rejoin: false }
+        Self { in_flight: None, next_id: 1, last_sent: now, noted: 0, rejoin: false }
     }
 
     pub fn is_idle(&self) -> bool {
@@ -51,7 +57,8 @@ impl Receiver<'_> {
             self.answered(&outcome)?;
         }
         self.note_durable();
-        if self.commits.in_flight.is_none() && self.commits.last_sent.elapsed() >= APART {
+        let apart = if self.commits.noted >= MANY { APART_BUSY } else { APART };
+        if self.commits.in_flight.is_none() && self.commits.last_sent.elapsed() >= apart {
             self.send_due();
         }
         Ok(())
@@ -63,6 +70,7 @@ impl Receiver<'_> {
         for lane in &mut self.lanes {
             let durable = lane.marks.durable.load(Ordering::Acquire);
             if durable > lane.durable {
+                self.commits.noted += durable - lane.durable;
                 lane.durable = durable;
                 if let Some(ownership) = owners.get(lane.slot.partition) {
                     ownership.durable(lane.slot.tenure, durable);
@@ -111,6 +119,7 @@ impl Receiver<'_> {
         let id = self.commits.next_id;
         self.commits.next_id += 1;
         self.commits.last_sent = Instant::now();
+        self.commits.noted = 0;
         let in_flight = InFlight { id, orders };
         match self.member.commit(&offers, id) {
             Ok(()) => self.commits.in_flight = Some(in_flight),

@@ -13,6 +13,8 @@ mod poll;
 mod pressure;
 pub mod slot;
 mod stopping;
+mod take;
+mod trust;
 mod view;
 
 pub use owners::Owners;

@@ -21,6 +21,7 @@ const LOOK: Duration = Duration::from_millis(1);
 impl Receiver<'_> {
     /// The group takes partitions away.
     pub fn revoked(&mut self, partitions: &[Named], lost: bool) -> Result<(), ReceiverError> {
+        self.shared.metrics.rebalances.inc();
         self.note_membership();
         tracing::info!(receiver = self.number, partitions = partitions.len(), lost, "revoked");
         let ours: Vec<Named> = partitions.iter().filter(|named| self.by_name.contains_key(*named)).cloned().collect();
@@ -30,9 +31,9 @@ impl Receiver<'_> {
         done
     }
 
-    /// Ends the tenures of these partitions and drops their lanes.
-    pub fn let_go(&mut self, partitions: &[Named], lost: bool) -> Result<(), ReceiverError> {
-        self.let_go_within(partitions, lost, PATIENCE)
+    /// Ends the tenures of these partitions in order and drops their lanes.
+    pub fn let_go(&mut self, partitions: &[Named]) -> Result<(), ReceiverError> {
+        self.let_go_within(partitions, false, PATIENCE)
     }
 
     fn let_go_within(&mut self, partitions: &[Named], lost: bool, patience: Duration) -> Result<(), ReceiverError> {
@@ -44,6 +45,8 @@ impl Receiver<'_> {
             }
         }
         let waited = if lost { Ok(()) } else { self.wait_closed(&keys, patience) };
+        // The client may have joined anew in the background: commits sent from now on would carry that membership.
+        self.note_membership();
         for key in &keys {
             let mut owners = self.owners();
             let members = owners.members.clone();

@@ -117,6 +117,7 @@ impl Worker {
             }
             Err(error) => {
                 let error = self.shared.fail(error);
+                self.writer.rack().stop();
                 self.refuse_all(&error);
             }
         }

@@ -76,6 +76,9 @@ pub enum WalError {
         /// One past the last offset asked for.
         next: i64,
     },
+    /// A rule of the log was broken by its own program, or the system gave no thread or random numbers.
+    #[error("the log can't go on: {0}")]
+    Internal(String),
     /// An earlier write or sync failed; nothing more is written.
     #[error("the log is poisoned: {0}")]
     Poisoned(Arc<WalError>),
@@ -93,7 +96,7 @@ pub enum ErrorClass {
     Io,
     /// Exit 74: no space.
     Full,
-    /// Exit 69: another process has the log.
+    /// Exit 78: another process has the log.
     Locked,
     /// Exit 78: another format version.
     Version,
@@ -103,6 +106,8 @@ pub enum ErrorClass {
     Options,
     /// Exit 74: an earlier write or sync failed.
     Poisoned,
+    /// Exit 1: a rule was broken by the program itself.
+    Internal,
     /// Exit 1: used after close, or in a way it does not allow.
     Closed,
 }
@@ -119,6 +124,7 @@ impl WalError {
             Self::Foreign { .. } => ErrorClass::Foreign,
             Self::Full { .. } => ErrorClass::Full,
             Self::Options(_) => ErrorClass::Options,
+            Self::Internal(_) => ErrorClass::Internal,
             Self::Poisoned(_) => ErrorClass::Poisoned,
             Self::Entry { .. } | Self::Closed => ErrorClass::Closed,
         }
@@ -129,9 +135,8 @@ impl WalError {
         match self.class() {
             ErrorClass::Corrupt => 3,
             ErrorClass::Io | ErrorClass::Full | ErrorClass::Poisoned => 74,
-            ErrorClass::Locked => 69,
-            ErrorClass::Version | ErrorClass::Foreign | ErrorClass::Options => 78,
-            ErrorClass::Closed => 1,
+            ErrorClass::Locked | ErrorClass::Version | ErrorClass::Foreign | ErrorClass::Options => 78,
+            ErrorClass::Internal | ErrorClass::Closed => 1,
         }
     }
 

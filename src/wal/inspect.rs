@@ -12,6 +12,7 @@ use super::scan::finding::Finding;
 use super::scan::segment::SegmentScan;
 use super::scan::survey::{self, Survey};
 use super::scan::{Damage, Piece, Scanner, states};
+use super::segment::wal_name;
 use crate::io::Storage;
 use crate::record::{Lsn, Partition};
 use bytes::Bytes;
@@ -74,23 +75,22 @@ impl Overview {
 /// Verifies every byte of the log up to its end and folds it. Version and foreign files are errors; damage is reported.
 pub fn inspect(storage: &dyn Storage, dir: &Path) -> Result<Overview, WalError> {
     let mut attempt = 1;
-    loop {
+    let mut survey = loop {
         match survey::survey(storage, dir) {
-            Ok(survey) if attempt >= ATTEMPTS || is_still_there(storage, dir, &survey)? => {
-                return Ok(overview(survey));
-            }
             // A live log retires segments while they are looked at.
             Err(WalError::Io(error)) if attempt < ATTEMPTS && error.source.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-            Ok(_) => {}
+            other => break other?,
         }
         attempt += 1;
+    };
+    let kept = survey::list(storage, dir)?.segments.first().copied().unwrap_or(0);
+    if survey.segments.first().is_some_and(|first| first.number < kept) {
+        // What was retired meanwhile may have been overwritten under our eyes.
+        let lowest = dir.join(wal_name(kept));
+        survey.findings.retain(|finding| finding.path >= lowest);
+        survey.segments.retain(|segment| segment.number >= kept);
     }
-}
-
-fn is_still_there(storage: &dyn Storage, dir: &Path, survey: &Survey) -> Result<bool, WalError> {
-    let now = survey::list(storage, dir)?.segments;
-    Ok(now.first() == survey.listing.segments.first())
+    Ok(overview(survey))
 }
 
 fn overview(survey: Survey) -> Overview {

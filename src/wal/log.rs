@@ -95,7 +95,7 @@ pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, WalEr
     let (requests, receiver) = mpsc::channel();
     let worker = Worker::new(writer, options, receiver, Arc::clone(&shared));
     let threads = Mutex::new(vec![
-        spawn("wal", &shared, move || {
+        spawn("wal", &shared, &rack, move || {
             worker.run();
             drop(lock);
         })?,
@@ -110,25 +110,31 @@ pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, WalEr
 
 fn spawn_preparer(rack: &Arc<Rack>, shared: &Arc<Shared>) -> Result<JoinHandle<()>, WalError> {
     const PAUSE: Duration = Duration::from_millis(1);
-    let (rack, failed) = (Arc::clone(rack), Arc::clone(shared));
-    spawn("wal-spares", shared, move || {
-        if let Err(error) = rack.run(&mut || std::thread::sleep(PAUSE)) {
+    let (racked, failed) = (Arc::clone(rack), Arc::clone(shared));
+    spawn("wal-spares", shared, rack, move || {
+        if let Err(error) = racked.run(&mut || std::thread::sleep(PAUSE)) {
             failed.fail(error);
         }
     })
 }
 
 /// Starts a thread; if it panics the log is poisoned.
-fn spawn(name: &str, shared: &Arc<Shared>, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, WalError> {
-    struct Guard(Arc<Shared>);
+fn spawn(
+    name: &str,
+    shared: &Arc<Shared>,
+    rack: &Arc<Rack>,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, WalError> {
+    struct Guard(Arc<Shared>, Arc<Rack>);
     impl Drop for Guard {
         fn drop(&mut self) {
             if std::thread::panicking() {
-                self.0.fail(WalError::Options("a thread of the log panicked".to_owned()));
+                self.0.fail(WalError::Internal("a thread of the log panicked".to_owned()));
+                self.1.stop();
             }
         }
     }
-    let guard = Guard(Arc::clone(shared));
+    let guard = Guard(Arc::clone(shared), Arc::clone(rack));
     let guarded = move || {
         let guard = guard;
         body();
@@ -137,7 +143,7 @@ fn spawn(name: &str, shared: &Arc<Shared>, body: impl FnOnce() + Send + 'static)
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(guarded)
-        .map_err(|error| WalError::Options(format!("no thread for the log: {error}")))
+        .map_err(|error| WalError::Internal(format!("no thread for the log: {error}")))
 }
 
 impl Log {

@@ -102,7 +102,7 @@ impl Entropy {
             return Ok(*seed ^ (*seed >> 29));
         }
         let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes).map_err(|error| WalError::Options(format!("no random numbers: {error}")))?;
+        getrandom::fill(&mut bytes).map_err(|error| WalError::Internal(format!("no random numbers: {error}")))?;
         Ok(u64::from_le_bytes(bytes))
     }
 

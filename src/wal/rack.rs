@@ -87,6 +87,15 @@ impl Rack {
         shelf.short && shelf.ready.len() < SPARES
     }
 
+    /// False if an entry of this size fits into no segment and there is neither space nor quota for a longer one.
+    pub fn can_grow(&self, bytes: u64) -> Result<bool, WalError> {
+        if bytes < self.segment_bytes / 2 {
+            return Ok(true);
+        }
+        let quota = self.max_bytes.is_none_or(|max| self.used() + bytes <= max);
+        Ok(quota && self.storage.free_bytes(&self.dir)? >= bytes)
+    }
+
     /// So many bytes are gone.
     pub fn shrank(&self, bytes: u64) {
         let mut shelf = self.shelf();
@@ -178,7 +187,7 @@ impl Rack {
                 return Ok(name);
             }
         }
-        Err(WalError::Options("no free name for a spare".to_owned()))
+        Err(WalError::Internal("no free name for a spare".to_owned()))
     }
 
     /// Hands over retired segments: [`Rack::work`] recycles or removes their files.

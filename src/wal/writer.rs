@@ -249,6 +249,10 @@ impl Writer {
     fn make_room(&mut self, entry: &Entry) -> Result<bool, WalError> {
         let fits = self.fitting(std::slice::from_ref(entry)) > 0;
         let is_fresh = self.parts.active.position == self.parts.active.built_end;
+        if !fits && !self.parts.rack.can_grow(entry.bytes())? {
+            // Larger than any segment, and no space to grow one: don't use up spares trying.
+            return Ok(false);
+        }
         if self.parts.active.is_closed || !fits && !is_fresh {
             if !self.roll()? {
                 return Ok(false);
@@ -338,7 +342,7 @@ impl Writer {
         let first = self.parts.next_lsn;
         for (i, entry) in entries.iter().enumerate() {
             let folded = self.parts.state.apply(first + i as u64, entry);
-            folded.map_err(|e| WalError::Options(format!("an entry was logged that breaks a rule: {e}")))?;
+            folded.map_err(|e| WalError::Internal(format!("an entry was logged that breaks a rule: {e}")))?;
         }
         self.parts.next_lsn += entries.len() as u64;
         let active = &mut self.parts.active;

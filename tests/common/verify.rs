@@ -72,7 +72,8 @@ pub fn lines(out: &Path, topic: &str, partition: i32, format: Format) -> Vec<Lin
             });
         }
         if let Some(line) = lines.get(start) {
-            assert_eq!(line.offset, first, "first offset of {}", path.display());
+            // A file is named after the first offset of its range; compaction may have taken the record there.
+            assert!(line.offset >= first, "first offset of {}", path.display());
         }
     }
     if format == Format::Jsonl {

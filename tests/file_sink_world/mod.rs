@@ -279,7 +279,7 @@ impl World {
     pub fn deliver(&self, log: &Log) -> Result<(), SinkError> {
         let storage = Arc::new(Lax(self.sim.clone(), self.setup.missing));
         let Setup { format, roll_bytes, roll_age, .. } = self.setup;
-        let options = FileOptions { format, roll_bytes, roll_age, max_open: 1 };
+        let options = FileOptions { format, roll_bytes, roll_age, max_open: 1, sync_threads: 1 };
         let mut sink = FileSink::new(storage, Path::new("/out"), options);
         let keep = |receipts: Vec<Receipt>| {
             receipts.into_iter().try_for_each(|receipt| log.append(Entry::Receipt(receipt)))?;

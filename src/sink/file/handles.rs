@@ -24,18 +24,27 @@ impl Handle {
     }
 }
 
+fn sync_all(handles: &mut [&mut Handle]) -> Result<(), IoError> {
+    for handle in handles {
+        handle.file.sync_data()?;
+        handle.dirty = false;
+    }
+    Ok(())
+}
+
 /// At most `max` open files, one a partition.
 #[derive(Debug)]
 pub(super) struct Handles {
     storage: Arc<dyn Storage>,
     max: usize,
+    sync_threads: usize,
     open: HashMap<Partition, Handle>,
     clock: u64,
 }
 
 impl Handles {
-    pub fn new(storage: Arc<dyn Storage>, max: usize) -> Self {
-        Self { storage, max: max.max(1), open: HashMap::new(), clock: 0 }
+    pub fn new(storage: Arc<dyn Storage>, max: usize, sync_threads: usize) -> Self {
+        Self { storage, max: max.max(1), sync_threads, open: HashMap::new(), clock: 0 }
     }
 
     /// Creates a file that does not exist. Its name is not durable yet.
@@ -65,15 +74,22 @@ impl Handles {
         handle.file.write_at(position, &[IoSlice::new(bytes)])
     }
 
-    /// Syncs every file written to since the last call, each once.
+    /// Syncs every file written to since the last call, each once. Several at a time where that is asked for: the file
+    /// system then commits their metadata together.
     pub fn sync(&mut self) -> Result<(), IoError> {
         let mut dirty: Vec<_> = self.open.iter_mut().filter(|(_, handle)| handle.dirty).collect();
         dirty.sort_unstable_by_key(|(partition, _)| **partition);
-        for (_, handle) in dirty {
-            handle.file.sync_data()?;
-            handle.dirty = false;
+        let mut handles: Vec<&mut Handle> = dirty.into_iter().map(|(_, handle)| handle).collect();
+        if self.sync_threads <= 1 || handles.len() <= 1 {
+            return sync_all(&mut handles);
         }
-        Ok(())
+        let share = handles.len().div_ceil(self.sync_threads);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = handles.chunks_mut(share).map(|share| scope.spawn(|| sync_all(share))).collect();
+            let results: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+            // A panic in there is a bug; it goes on here.
+            results.into_iter().try_for_each(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
     }
 
     /// Closes the partition's file, which must have been synced.

@@ -48,11 +48,13 @@ pub struct FileOptions {
     pub roll_age: Duration,
     /// Files held open at a time.
     pub max_open: usize,
+    /// Files synced at a time; 1 keeps the order of operations the same in every run.
+    pub sync_threads: usize,
 }
 
 impl Default for FileOptions {
     fn default() -> Self {
-        Self { format: Format::Jsonl, roll_bytes: 256 << 20, roll_age: Duration::from_secs(3600), max_open: 256 }
+        Self { format: Format::Jsonl, roll_bytes: 256 << 20, roll_age: Duration::from_secs(3600), max_open: 256, sync_threads: 1 }
     }
 }
 
@@ -75,7 +77,7 @@ impl FileSink {
     /// A sink that writes below `root`. Touches nothing before [`Sink::restore`] or the first delivery.
     pub fn new(storage: Arc<dyn Storage>, root: &Path, options: FileOptions) -> Self {
         Self {
-            handles: Handles::new(Arc::clone(&storage), options.max_open),
+            handles: Handles::new(Arc::clone(&storage), options.max_open, options.sync_threads),
             storage,
             root: root.to_path_buf(),
             options,
