@@ -106,7 +106,11 @@ impl ConsumerContext for Context {
         let assigned = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Acquire) {
             // While the member closes nobody answers events any more; its partitions were let go of in order before.
-            let _ = if assigned { base.incremental_assign(&TopicPartitionList::new()) } else { base.incremental_unassign(list) };
+            let _ = if assigned {
+                base.incremental_assign(&TopicPartitionList::new())
+            } else {
+                base.incremental_unassign(list)
+            };
             return;
         }
         let partitions = list.elements().iter().map(|entry| (entry.topic().to_string(), entry.partition())).collect();
@@ -271,6 +275,8 @@ pub fn set_fetching(config: &mut ClientConfig, queue_bytes: usize) {
         .set("isolation.level", "read_committed")
         .set("check.crcs", "true")
         .set("queued.max.messages.kbytes", (queue_bytes / 1024).max(1).to_string())
+        // Small messages take several times their size in memory while they are queued.
+        .set("queued.min.messages", "25000")
         // librdkafka looks again only after a second when a queue was full.
         .set("fetch.queue.backoff.ms", "2");
 }

@@ -41,7 +41,9 @@ pub enum Error {
     #[error("{0} ended by a panic")]
     Panic(&'static str),
     /// The drain did not end within its deadline; what is durable is delivered at the next start.
-    #[error("stopped at the deadline with {0} blocks not delivered; they are in the log and are delivered at the next start")]
+    #[error(
+        "stopped at the deadline with {0} blocks not delivered; they are in the log and are delivered at the next start"
+    )]
     Deadline(u64),
 }
 

@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::processor::{Identity, Processor};
 use crate::sink::Sink;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How others steer a running pipeline. Cloning shares.
 #[derive(Clone, Debug, Default)]

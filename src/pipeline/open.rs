@@ -241,7 +241,8 @@ fn receiver_options(config: &Config, state: &State) -> receiver::Options {
 
 /// True if the commit metadata ever named another WAL.
 fn saw_others(state: &State, me: WalId) -> bool {
-    state.partitions.values().any(|known| {
-        tenure::Acked::parse(&known.acked_entries).is_ok_and(|acked| acked.has_other_than(me))
-    })
+    state
+        .partitions
+        .values()
+        .any(|known| tenure::Acked::parse(&known.acked_entries).is_ok_and(|acked| acked.has_other_than(me)))
 }

@@ -8,7 +8,9 @@ use crate::config::Config;
 use crate::dedupe::store::{Stamp, Store};
 use crate::dedupe::{Row, Table};
 use crate::metrics::Metrics;
-use crate::processor::delivery::{Delivery, DeliveryError, Options as DeliveryOptions, Parts as DeliveryParts, Progress};
+use crate::processor::delivery::{
+    Delivery, DeliveryError, Options as DeliveryOptions, Parts as DeliveryParts, Progress,
+};
 use crate::receiver::{self, ReceiverError, Shared, View};
 use crate::wal::Log;
 use std::sync::atomic::Ordering;
@@ -42,7 +44,12 @@ pub(super) struct Running {
 }
 
 /// Starts the threads, watches them, stops them.
-pub(super) fn supervise(config: Config, control: Control, parts: Parts, metrics: Arc<Metrics>) -> Result<Summary, Error> {
+pub(super) fn supervise(
+    config: Config,
+    control: Control,
+    parts: Parts,
+    metrics: Arc<Metrics>,
+) -> Result<Summary, Error> {
     let mut running = start(config, control, parts, metrics)?;
     let ended = running.watch();
     running.stop(ended)
@@ -216,7 +223,9 @@ impl Running {
             if self.progress.idle_rounds.load(Ordering::Acquire) >= rounds + 2 {
                 let in_doubt = self.progress.in_doubt.load(Ordering::Acquire);
                 if in_doubt > 0 {
-                    tracing::info!("{in_doubt} blocks are in doubt; the group's commit decides about them at the next start");
+                    tracing::info!(
+                        "{in_doubt} blocks are in doubt; the group's commit decides about them at the next start"
+                    );
                 }
                 return Ok(());
             }
@@ -258,7 +267,10 @@ impl Running {
 
     fn measured(&self) -> Measured {
         let views = self.shared.views.all();
-        let first = views.iter().filter_map(|view| view.first_record.map(|at| (at, view.first_record_cpu))).min_by_key(|(at, _)| *at);
+        let first = views
+            .iter()
+            .filter_map(|view| view.first_record.map(|at| (at, view.first_record_cpu)))
+            .min_by_key(|(at, _)| *at);
         let lag = views.iter().map(|view| view.lag).sum();
         match (first, self.progress.last_receipt()) {
             (Some((first, first_cpu)), Some((last, last_cpu))) => Measured {

@@ -1,8 +1,8 @@
 //! What the running pipeline looks like: the snapshot for `/status` and `/readyz`, and the gauges.
 
+use super::Snapshot;
 use super::snapshot::{Partition as Row, PartitionState, Receiver, Sink, Wal};
 use super::supervise::Running;
-use super::Snapshot;
 use crate::receiver::View;
 use crate::record::Partition;
 use std::collections::BTreeMap;
@@ -80,7 +80,8 @@ fn partitions(running: &Running, views: &[View]) -> Vec<Row> {
     let table = running.shared.table.lock().unwrap_or_else(PoisonError::into_inner);
     let rows: Vec<_> = table.rows().collect();
     drop(table);
-    let mut shown: Vec<Row> = rows.into_iter().filter_map(|(partition, row)| show(running, &taken, partition, row.tenure)).collect();
+    let mut shown: Vec<Row> =
+        rows.into_iter().filter_map(|(partition, row)| show(running, &taken, partition, row.tenure)).collect();
     shown.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     shown
 }

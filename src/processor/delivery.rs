@@ -14,8 +14,8 @@ use crate::sink::{Receipt, Sink, SinkError, SinkLog, Source};
 use crate::wal::{Entry, Feed, FeedItem, Log, PartitionMarks, WalError};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The route all deliveries belong to; there is one so far.
@@ -258,7 +258,10 @@ impl Delivery {
             }
             Verdict::Straddles => Err(DeliveryError::Invariant(format!(
                 "{}: block [{}, {}) begins below the delivered offset {}",
-                name(&lane.source), header.first, header.next, lane.delivered
+                name(&lane.source),
+                header.first,
+                header.next,
+                lane.delivered
             ))),
         }
     }

@@ -31,9 +31,8 @@ pub enum Verdict {
 
 /// Decides about one block.
 pub fn decide(block: &BlockHeader, view: &View<'_>) -> Verdict {
-    let given_up = |range: &Disowned| {
-        block.tenure <= range.tenure && range.first <= block.first && block.first < range.next
-    };
+    let given_up =
+        |range: &Disowned| block.tenure <= range.tenure && range.first <= block.first && block.first < range.next;
     if view.disowned.iter().any(given_up) {
         Verdict::Disowned
     } else if block.next <= view.delivered {

@@ -160,7 +160,9 @@ impl Receiver<'_> {
         };
         let mut opened = Vec::new();
         for candidate in candidates {
-            let of_it = committed.iter().find(|entry| (&entry.topic, entry.partition) == (&candidate.named.0, candidate.named.1));
+            let of_it = committed
+                .iter()
+                .find(|entry| (&entry.topic, entry.partition) == (&candidate.named.0, candidate.named.1));
             let read = of_it.map_or(Committed::None, |entry| Committed::read(entry.offset, &entry.metadata));
             if let Some(tenure) = self.decide(&candidate, &read, checked)? {
                 opened.push((candidate, tenure));
@@ -261,9 +263,12 @@ impl Receiver<'_> {
     /// The log knows this partition of an earlier incarnation of the topic.
     fn had_former(&self, candidate: &Candidate) -> bool {
         let owners = self.owners();
-        let earlier = self.shared.topics.all().into_iter().filter(|topic| {
-            topic.name == candidate.topic.name && topic.number < candidate.topic.number
-        });
+        let earlier = self
+            .shared
+            .topics
+            .all()
+            .into_iter()
+            .filter(|topic| topic.name == candidate.topic.name && topic.number < candidate.topic.number);
         earlier.into_iter().any(|topic| owners.knows(Partition { topic: topic.number, number: candidate.named.1 }))
     }
 
@@ -306,7 +311,16 @@ impl Receiver<'_> {
         let slot = Slot::new(partition, tenure.tenure, tenure.fetch);
         self.assigning.late.remove(&named);
         self.by_name.insert(named.clone(), self.lanes.len());
-        self.lanes.push(Lane { named, slot, marks, durable: tenure.fetch, end, at_end: false, trust: Trust::Sure, skip: false });
+        self.lanes.push(Lane {
+            named,
+            slot,
+            marks,
+            durable: tenure.fetch,
+            end,
+            at_end: false,
+            trust: Trust::Sure,
+            skip: false,
+        });
     }
 
     fn report(&self, (topic, partition): &Named, opened: &Opened) {

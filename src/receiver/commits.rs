@@ -93,9 +93,8 @@ impl Receiver<'_> {
                 }
                 let delivered = lane.marks.delivered.load(Ordering::Acquire);
                 let order = ownership.take_commit(self.number, (delivered >= 0).then_some(delivered));
-                let encoded = order.and_then(|order| {
-                    order.map(|order| Ok((order.metadata.encode()?, order))).transpose()
-                });
+                let encoded =
+                    order.and_then(|order| order.map(|order| Ok((order.metadata.encode()?, order))).transpose());
                 match encoded {
                     Ok(None) => {}
                     Ok(Some((metadata, order))) => {

@@ -54,13 +54,9 @@ impl Owners {
 /// The log's entry of an ownership frame.
 pub fn entry(partition: Partition, frame: &Frame) -> Entry {
     match frame {
-        Frame::Owned { tenure, first, next, acked } => Entry::Owned {
-            partition,
-            tenure: *tenure,
-            first: *first,
-            next: *next,
-            acked_entries: acked.to_string(),
-        },
+        Frame::Owned { tenure, first, next, acked } => {
+            Entry::Owned { partition, tenure: *tenure, first: *first, next: *next, acked_entries: acked.to_string() }
+        }
         Frame::Disowned { tenure, first, next } => {
             Entry::Disowned { partition, tenure: *tenure, first: *first, next: *next }
         }

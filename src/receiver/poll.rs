@@ -9,8 +9,8 @@ use crate::kafka::ffi::fetch::Batch;
 use crate::wal::PartitionMarks;
 use rdkafka::error::RDKafkaErrorCode;
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Partitions assumed while their number is not known.

@@ -38,7 +38,11 @@ impl Receiver<'_> {
 
     fn let_go_within(&mut self, partitions: &[Named], lost: bool, patience: Duration) -> Result<(), ReceiverError> {
         let sealed = if lost { Ok(()) } else { self.seal(partitions) };
-        let keys: Vec<_> = partitions.iter().filter_map(|named| self.by_name.get(named)).map(|&lane| self.lanes[lane].slot.partition).collect();
+        let keys: Vec<_> = partitions
+            .iter()
+            .filter_map(|named| self.by_name.get(named))
+            .map(|&lane| self.lanes[lane].slot.partition)
+            .collect();
         for key in &keys {
             if let Some(ownership) = self.owners().get(*key) {
                 ownership.revoke(self.number);

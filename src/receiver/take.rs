@@ -214,7 +214,9 @@ impl Receiver<'_> {
         for lane in 0..self.lanes.len() {
             let slot = &mut self.lanes[lane].slot;
             let old = slot.opened.is_some_and(|opened| now.duration_since(opened) >= self.options.block_age);
-            if (old || all) && let Some(block) = slot.seal(&self.shared.pool) {
+            if (old || all)
+                && let Some(block) = slot.seal(&self.shared.pool)
+            {
                 self.admit(block)?;
             }
         }

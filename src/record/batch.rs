@@ -304,7 +304,14 @@ impl<'a> Headers<'a> {
 /// Walks all records of all batches of a payload. Stops after the first error.
 /// The batch's own CRC-32C is not checked here (the frame's checksum covers the same bytes); see [`check`].
 pub fn records(payload: &[u8]) -> Records<'_> {
-    Records { cursor: Cursor { bytes: payload, at: 0 }, left: 0, end: 0, base_offset: 0, base_timestamp: 0, failed: false }
+    Records {
+        cursor: Cursor { bytes: payload, at: 0 },
+        left: 0,
+        end: 0,
+        base_offset: 0,
+        base_timestamp: 0,
+        failed: false,
+    }
 }
 
 /// Checks every batch of a payload by its own CRC-32C and walks all records; returns how many there are.

@@ -1,5 +1,7 @@
 //! The pipeline against librdkafka's embedded mock cluster, inside this process: what needs no real broker and no kill.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use forebay::config::{Config, Fence, Target};
@@ -81,7 +83,8 @@ fn a_stalled_sink_bounds_memory_and_loses_nothing() {
     let world = World::new(4, 0);
     let gate = Gate::closed();
     let control = Control::new();
-    let running = world.instance("stalled").start_with(&control, Custom { sink: Some(gate.sink()), ..Custom::default() });
+    let running =
+        world.instance("stalled").start_with(&control, Custom { sink: Some(gate.sink()), ..Custom::default() });
     world.produce(200_000);
     wait("all records to be durable", || {
         let durable = control.snapshot().partitions.iter().map(|row| row.durable.max(0)).sum::<i64>();

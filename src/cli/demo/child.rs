@@ -49,7 +49,11 @@ impl Child {
             if let Some(status) = self.process.try_wait()? {
                 anyhow::bail!("the ingestion ended by itself ({status}); see {}", self.log.display());
             }
-            anyhow::ensure!(Instant::now() < until, "the ingestion did not {what} within {patience:?}; see {}", self.log.display());
+            anyhow::ensure!(
+                Instant::now() < until,
+                "the ingestion did not {what} within {patience:?}; see {}",
+                self.log.display()
+            );
             std::thread::sleep(LOOK);
         }
         Ok(())
@@ -75,7 +79,11 @@ impl Child {
             if let Some(status) = child.process.try_wait()? {
                 break status;
             }
-            anyhow::ensure!(Instant::now() < until, "the last run did not end within {patience:?}; see {}", child.log.display());
+            anyhow::ensure!(
+                Instant::now() < until,
+                "the last run did not end within {patience:?}; see {}",
+                child.log.display()
+            );
             std::thread::sleep(LOOK);
         };
         anyhow::ensure!(status.success(), "the last run failed ({status}); see {}", child.log.display());

@@ -1,13 +1,12 @@
 //! The demo's Kafka and the producer that feeds it while the ingestion is being killed.
 
-use anyhow::Context;
 use crate::kafka::ffi::mock::MockKafka;
+use anyhow::Context;
 use rdkafka::producer::{BaseRecord, Producer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
 
 /// A new group waits this long for more members; with librdkafka's default a killed member does not get back in.
 const GROUP_DELAY: Duration = Duration::from_millis(100);
@@ -56,7 +55,13 @@ pub fn value(partition: i32, sequence: u64) -> String {
     format!("p{partition}-{sequence}")
 }
 
-fn produce(kafka: &MockKafka, topic: &str, partitions: i32, records: u64, hurry: &AtomicBool) -> anyhow::Result<Vec<u64>> {
+fn produce(
+    kafka: &MockKafka,
+    topic: &str,
+    partitions: i32,
+    records: u64,
+    hurry: &AtomicBool,
+) -> anyhow::Result<Vec<u64>> {
     let producer = kafka.producer();
     let mut produced = vec![0; partitions as usize];
     for number in 0..records {

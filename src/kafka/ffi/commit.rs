@@ -71,9 +71,8 @@ impl<C: ConsumerContext> CommitQueue<C> {
             list.add(offer)?;
         }
         // SAFETY: client, list and queue are alive; librdkafka copies the list. The opaque is a number, never followed.
-        let sent = unsafe {
-            rd::rd_kafka_commit_queue(self.queue.client(), list.0, self.queue.ptr, None, id as *mut c_void)
-        };
+        let sent =
+            unsafe { rd::rd_kafka_commit_queue(self.queue.client(), list.0, self.queue.ptr, None, id as *mut c_void) };
         failed(sent).map_or(Ok(()), Err)
     }
 

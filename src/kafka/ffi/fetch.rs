@@ -57,9 +57,8 @@ impl<C: ConsumerContext> FetchQueue<C> {
         let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the queue is alive, the slice is valid for writes of its length, and the messages written become
         // ours to destroy.
-        let taken = unsafe {
-            rd::rd_kafka_consume_batch_queue(self.queue.ptr, timeout, messages.as_mut_ptr(), messages.len())
-        };
+        let taken =
+            unsafe { rd::rd_kafka_consume_batch_queue(self.queue.ptr, timeout, messages.as_mut_ptr(), messages.len()) };
         usize::try_from(taken).unwrap_or(0)
     }
 
@@ -229,9 +228,7 @@ unsafe fn collect(headers: *const rd::rd_kafka_headers_t, out: &mut Vec<HeaderRe
         let mut value: *const c_void = std::ptr::null();
         let mut len = 0;
         // SAFETY: all pointers are valid for the call; an index beyond the end is answered with an error.
-        let found = unsafe {
-            rd::rd_kafka_header_get_all(headers, at, &raw mut name, &raw mut value, &raw mut len)
-        };
+        let found = unsafe { rd::rd_kafka_header_get_all(headers, at, &raw mut name, &raw mut value, &raw mut len) };
         if found as i32 != 0 {
             break;
         }

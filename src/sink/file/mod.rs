@@ -54,7 +54,13 @@ pub struct FileOptions {
 
 impl Default for FileOptions {
     fn default() -> Self {
-        Self { format: Format::Jsonl, roll_bytes: 256 << 20, roll_age: Duration::from_secs(3600), max_open: 256, sync_threads: 1 }
+        Self {
+            format: Format::Jsonl,
+            roll_bytes: 256 << 20,
+            roll_age: Duration::from_secs(3600),
+            max_open: 256,
+            sync_threads: 1,
+        }
     }
 }
 
