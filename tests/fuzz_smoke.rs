@@ -1,1 +1,178 @@
-fn main(){}
+//! The fuzz targets' decoders on a fixed number of inputs: the worked example of `wal_format.md` and the seeds, damaged,
+//! and plain noise. Nothing panics. The same inputs every time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../fuzz/decoders.rs"]
+mod decoders;
+mod wal_format_golden_doc;
+
+use forebay::wal::format::FRAMES_START;
+use forebay::wal::format::frame::{FRAME_HEADER, Kind};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+const ROUNDS: usize = 4000;
+const SEGMENT_ROUNDS: usize = 150;
+
+/// A small generator (`SplitMix64`).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    fn noise(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
+
+    /// A few changes: bits, bytes at their limits, numbers at their limits, a cut, a repeated piece.
+    fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        for _ in 0..=self.below(4) {
+            let at = self.below(bytes.len());
+            let end = bytes.len().min(at + 8);
+            match self.below(6) {
+                _ if bytes.is_empty() => bytes.push(self.next() as u8),
+                0 => bytes[at] ^= 1 << self.below(8),
+                1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xfe, 0xff][self.below(6)],
+                2 => bytes[at..end].fill([0, 0xff][self.below(2)]),
+                3 => bytes[at] = self.next() as u8,
+                4 => bytes.truncate(at),
+                _ => {
+                    let piece = bytes[at..end].to_vec();
+                    bytes.splice(at..at, piece);
+                }
+            }
+        }
+    }
+}
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The frames of the example: kind, header, payload.
+fn example_frames(segment: &[u8]) -> Vec<(Kind, Vec<u8>, Vec<u8>)> {
+    let number = |at: usize| u32::from_le_bytes(segment[at..at + 4].try_into().unwrap()) as usize;
+    let (mut at, mut frames) = (FRAMES_START as usize, Vec::new());
+    while let Some(kind) = Kind::from_number(segment[at + 4]) {
+        let (payload, pad) = (number(at + 8), number(at + 12));
+        let (header, rest) = segment[at..].split_at(FRAME_HEADER);
+        frames.push((kind, header.to_vec(), rest[..payload].to_vec()));
+        at += FRAME_HEADER + payload + pad;
+    }
+    frames
+}
+
+/// Inputs that a target understands: from the example, and from `fuzz/seeds/TARGET`.
+fn good_inputs(target: &str) -> Vec<Vec<u8>> {
+    let segment = wal_format_golden_doc::golden_segment();
+    let frames = example_frames(&segment);
+    let payloads = |wanted: Kind| frames.iter().filter(move |(kind, ..)| *kind == wanted).map(|(.., p)| p.clone());
+    let entry = |(kind, _, payload): &(Kind, Vec<u8>, Vec<u8>)| [&[*kind as u8 - 1], &payload[..]].concat();
+    let mut inputs: Vec<Vec<u8>> = match target {
+        "frame_decode" => frames.iter().map(|(_, header, _)| header.clone()).collect(),
+        "header_decode" => vec![segment[..4096].to_vec()],
+        "state_decode" => payloads(Kind::State).collect(),
+        "entry_decode" => frames.iter().map(entry).collect(),
+        "footer_decode" => payloads(Kind::Footer).collect(),
+        "batch_records" => payloads(Kind::Block).collect(),
+        "segment_scan" => vec![segment],
+        _ => Vec::new(),
+    };
+    if let Ok(files) = std::fs::read_dir(root("fuzz/seeds").join(target)) {
+        let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        paths.sort();
+        inputs.extend(paths.iter().map(|path| std::fs::read(path).unwrap()));
+    }
+    assert!(!inputs.is_empty(), "no input for {target}");
+    inputs
+}
+
+fn smoke(target: &str, rounds: usize) {
+    let decode = decoders::ALL.iter().find(|(name, _)| *name == target).unwrap().1;
+    let good = good_inputs(target);
+    let mut random = Random(target.bytes().map(u64::from).sum());
+    for input in &good {
+        decode(input);
+    }
+    for round in 0..rounds {
+        let mut input = good[random.below(good.len())].clone();
+        if round % 4 == 0 {
+            let len = random.below(300);
+            input = random.noise(len);
+        } else {
+            random.mutate(&mut input);
+        }
+        decode(&input);
+    }
+}
+
+/// Damage near the frames' headers: most of a segment is zeros.
+#[test]
+fn segments() {
+    smoke("segment_scan", SEGMENT_ROUNDS);
+    let segment = wal_format_golden_doc::golden_segment();
+    let used: Vec<_> = (0..segment.len()).filter(|at| segment[*at] != 0).collect();
+    let mut random = Random(7);
+    for _ in 0..SEGMENT_ROUNDS {
+        let mut input = segment.clone();
+        for _ in 0..=random.below(3) {
+            let at = used[random.below(used.len())];
+            let end = (at + [1, 1, 2, 4, 8][random.below(5)]).min(input.len());
+            let byte = [0, 1, 0x7f, 0xff, random.next() as u8][random.below(5)];
+            input[at..end].fill(byte);
+        }
+        decoders::segment_scan(&input);
+    }
+}
+
+#[test]
+fn payloads_and_headers() {
+    for target in ["frame_decode", "header_decode", "state_decode", "entry_decode", "footer_decode", "batch_records"] {
+        smoke(target, ROUNDS);
+    }
+}
+
+#[test]
+fn commit_metadata() {
+    smoke("commit_metadata", ROUNDS);
+}
+
+#[test]
+fn configuration_files() {
+    smoke("config_load", ROUNDS / 4);
+}
+
+/// Damaged nonsense would test little: the seeds are what the program reads.
+#[test]
+fn the_seeds_are_good() {
+    use forebay::config::load::{Sources, load};
+    use forebay::kafka::tenure::Metadata;
+    let read = |path: &str| std::fs::read_to_string(root("fuzz/seeds").join(path)).unwrap();
+    assert!(Metadata::parse(read("commit_metadata/ours").as_bytes()).unwrap().is_some());
+    let file = Some((PathBuf::from("file.toml"), read("config_load/file.toml")));
+    let loaded = load(&Sources { file, ..Sources::default() });
+    assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
+}
+
+#[test]
+fn the_targets_are_the_decoders() {
+    let manifest = std::fs::read_to_string(root("fuzz/Cargo.toml")).unwrap();
+    let named: BTreeSet<_> = manifest.split("[[bin]]").skip(1).map(|bin| bin.split('"').nth(1).unwrap()).collect();
+    let known: BTreeSet<_> = decoders::ALL.iter().map(|(name, _)| *name).collect();
+    assert_eq!(named, known);
+    for name in known {
+        let source = std::fs::read_to_string(root("fuzz/fuzz_targets").join(format!("{name}.rs"))).unwrap();
+        assert!(source.contains(&format!("decoders::{name}(data)")), "{name}");
+    }
+}

@@ -201,7 +201,6 @@ fn static_members_lose_and_double_nothing() {
 }
 
 #[test]
-#[ignore = "four million states"]
 fn static_members_within_the_full_bounds() {
     clean(&WorldSettings { statics: true, ..full() });
 }

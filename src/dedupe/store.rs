@@ -154,7 +154,7 @@ mod tests {
     fn a_damaged_copy_is_rebuilt() {
         let dir = tempfile::tempdir().unwrap();
         Store::open(dir.path(), &table(9), STAMP_ONE).unwrap().0.close().unwrap();
-        std::fs::write(dir.path().join("conf"), b"damaged").unwrap();
+        std::fs::write(dir.path().join("db"), [0xab; 4096]).unwrap();
         let (_, origin) = Store::open(dir.path(), &table(9), STAMP_ONE).unwrap();
         assert!(matches!(origin, Origin::Rebuilt(_)), "{origin:?}");
     }

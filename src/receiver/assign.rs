@@ -8,7 +8,7 @@ use super::{ReceiverError, owners::entry};
 use crate::dedupe::Row;
 use crate::kafka::consumer::Named;
 use crate::kafka::start::{Range, Start};
-use crate::kafka::tenure::{Committed, Membership, Opened, Opening, Settled, Ticket, Unsettled, Wait};
+use crate::kafka::tenure::{Committed, Membership, Opened, Opening, Ticket, Wait};
 use crate::record::topics::Topic;
 use crate::record::{Partition, TopicId};
 use crate::wal::Entry;
@@ -25,8 +25,6 @@ const RETRY: Duration = Duration::from_millis(250);
 const RETRY_HELD: Duration = Duration::from_secs(5);
 /// As good as never.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How often doubts of partitions owned elsewhere are looked at.
-const SETTLE: Duration = Duration::from_secs(1);
 /// How often topics are asked whether they are still the same.
 const IDENTITY: Duration = Duration::from_secs(60);
 
@@ -41,7 +39,7 @@ pub(super) struct Assigning {
     pub expected: Option<usize>,
     late: BTreeMap<Named, Late>,
     told: BTreeMap<Named, String>,
-    settled: Option<Instant>,
+    pub(super) settled: Option<Instant>,
     identified: Option<Instant>,
 }
 
@@ -68,7 +66,7 @@ impl Assigning {
     }
 
     /// Says why blocks stay in doubt, once for each reason.
-    fn tell_once(&mut self, named: &Named, why: &str) {
+    pub(super) fn tell_once(&mut self, named: &Named, why: &str) {
         if self.told.get(named).is_none_or(|known| known != why) {
             tracing::warn!(topic = named.0, partition = named.1, "blocks in doubt: {why}");
             self.told.insert(named.clone(), why.to_string());
@@ -374,57 +372,6 @@ impl Receiver<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Settles what is in doubt for partitions that are owned elsewhere.
-    pub fn settle_doubts(&mut self) -> Result<(), ReceiverError> {
-        if !self.assigning.joined || self.assigning.settled.is_some_and(|at| at.elapsed() < SETTLE) {
-            return Ok(());
-        }
-        self.assigning.settled = Some(Instant::now());
-        let doubts = self.owners().in_doubt();
-        let mut asked: Vec<(Named, Partition, Ticket)> = Vec::new();
-        for partition in doubts {
-            let Some(topic) = self.shared.topics.get(partition.topic) else { continue };
-            let newest = self.shared.topics.newest(&topic.name).map(|newest| newest.number);
-            let mut owners = self.owners();
-            let members = owners.members.clone();
-            let Some(ownership) = owners.get(partition) else { continue };
-            if newest != Some(partition.topic) {
-                let settled = ownership.settle_deleted(self.options.policy.sole);
-                drop(owners);
-                self.follow_settled(&(topic.name, partition.number), partition, settled)?;
-            } else if let Some(ticket) = ownership.may_settle(&members) {
-                asked.push(((topic.name, partition.number), partition, ticket));
-            }
-        }
-        let names: Vec<Named> = asked.iter().map(|(named, ..)| named.clone()).collect();
-        let Ok(committed) = self.member.committed(&names, ASK) else { return Ok(()) };
-        for (named, partition, ticket) in asked {
-            let of_it = committed.iter().find(|entry| (&entry.topic, entry.partition) == (&named.0, named.1));
-            let Some(of_it) = of_it else { continue };
-            let read = Committed::read(of_it.offset, &of_it.metadata);
-            let settled = self.owners().get(partition).map(|ownership| ownership.settle(ticket, &read));
-            if let Some(settled) = settled {
-                self.follow_settled(&named, partition, settled)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn follow_settled(&mut self, named: &Named, partition: Partition, settled: Settled) -> Result<(), ReceiverError> {
-        match settled {
-            Settled::Frames(frames) => self.log_frames(partition, &frames),
-            Settled::Not(Unsettled::NotYet) => Ok(()),
-            Settled::Not(Unsettled::Hold(hold)) => {
-                self.assigning.tell_once(named, &hold.to_string());
-                Ok(())
-            }
-            Settled::Not(Unsettled::Stop(stop)) => {
-                let (topic, partition) = named.clone();
-                Err(ReceiverError::Stopped { topic, partition, stop })
-            }
-        }
     }
 
     /// Looks for the subscribed topics, to know how many partitions there are and to name one that does not exist.

@@ -6,6 +6,7 @@
 
 mod assign;
 mod commits;
+mod doubts;
 pub mod hook;
 mod owners;
 mod poll;

@@ -76,7 +76,10 @@ pub struct Worker {
     last_group: Instant,
     /// When the active segment was begun, and its number.
     begun: (u64, Instant),
+    /// A block found no space: blocks are not tried before.
     stuck_until: Option<Instant>,
+    /// Not even what may pass found space.
+    is_jammed: bool,
 }
 
 /// Why the loop ended.
@@ -101,6 +104,7 @@ impl Worker {
             last_group: now,
             begun,
             stuck_until: None,
+            is_jammed: false,
         }
     }
 
@@ -144,7 +148,7 @@ impl Worker {
         loop {
             let rack = Arc::clone(self.writer.rack());
             let needs_spare = self.queue.is_waiting() || rack.ready() == 0;
-            if !self.work()? {
+            if !self.work()? && (self.is_jammed || !self.queue.is_ready()) {
                 if !needs_spare || rack.is_short() || self.is_stuck() {
                     return Ok(());
                 }
@@ -155,7 +159,7 @@ impl Worker {
 
     /// Waits for requests and takes all there are.
     fn gather(&mut self) -> Option<End> {
-        let busy = !self.is_stuck() && (self.queue.is_ready() || self.retirement().is_some());
+        let busy = !self.is_jammed && (self.queue.is_ready() || self.retirement().is_some());
         let patience = if busy { Duration::ZERO } else { self.patience() };
         let mut request = self.requests.recv_timeout(patience);
         loop {
@@ -181,7 +185,7 @@ impl Worker {
 
     /// How long to wait for requests before something else is due.
     fn patience(&self) -> Duration {
-        if self.is_stuck() || self.queue.is_waiting() && self.writer.rack().is_short() {
+        if self.is_jammed || self.is_stuck() || self.queue.is_waiting() && self.writer.rack().is_short() {
             return LOOK_AGAIN;
         }
         if self.queue.is_waiting() {
@@ -201,11 +205,14 @@ impl Worker {
     fn work(&mut self) -> Result<bool, WalError> {
         self.fill_batch();
         if self.batch.is_empty() {
+            self.is_jammed = false;
             return Ok(self.answer(0));
         }
         let count = self.writer.append(&self.batch)?;
         self.last_group = Instant::now();
+        self.is_jammed = count == 0 && self.shared.full.load(Ordering::Relaxed);
         if count == 0 {
+            // The next try leaves blocks out, so that one without space does not hold up receipts.
             self.stuck_until = Some(Instant::now() + LOOK_AGAIN);
         } else {
             self.publish(count);

@@ -1,0 +1,261 @@
+//! Reads record batches without copying; answers damaged bytes with an error.
+
+use super::{ATTRIBUTES, BatchBuilder, HEADER_LEN, HeaderRef, MAGIC, RecordRef};
+use crate::record::varint;
+
+/// Why bytes are not record batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// The bytes end inside a batch or record.
+    #[error("record batch ends early at byte {0}")]
+    Short(usize),
+    /// Not magic 2.
+    #[error("record batch at byte {at} has magic {magic}, supported is 2")]
+    Magic {
+        /// Where the batch begins.
+        at: usize,
+        /// What was found.
+        magic: u8,
+    },
+    /// The batch's CRC-32C does not fit its bytes.
+    #[error("record batch at byte {at}: crc-32c {found:08x}, expected {expected:08x}")]
+    Crc {
+        /// Where the batch begins.
+        at: usize,
+        /// Computed from the bytes.
+        found: u32,
+        /// Stored in the batch.
+        expected: u32,
+    },
+    /// A codec this reader does not have.
+    #[error("record batch at byte {at} is compressed with codec {codec}")]
+    Codec {
+        /// Where the batch begins.
+        at: usize,
+        /// Kafka's codec number.
+        codec: u8,
+    },
+    /// A length or count that contradicts the bytes around it.
+    #[error("malformed record at byte {0}")]
+    Malformed(usize),
+}
+
+/// A record inside a payload. Borrows; copies nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Kafka offset.
+    pub offset: i64,
+    /// Milliseconds since 1970, -1 for none.
+    pub timestamp: i64,
+    /// The key, if there is one.
+    pub key: Option<&'a [u8]>,
+    /// The value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Headers in their order.
+    pub headers: Headers<'a>,
+}
+
+/// The headers of a record, already checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Headers<'a> {
+    bytes: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Headers<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Names and values in their order.
+    pub fn iter(&self) -> impl Iterator<Item = HeaderRef<'a>> + use<'a> {
+        let mut cursor = Cursor { bytes: self.bytes, at: 0 };
+        (0..self.count).map_while(move |_| cursor.header().ok())
+    }
+}
+
+/// Walks all records of all batches of a payload. Stops after the first error.
+/// The batch's own CRC-32C is not checked here (the frame's checksum covers the same bytes); see [`check`].
+pub fn records(payload: &[u8]) -> Records<'_> {
+    Records {
+        cursor: Cursor { bytes: payload, at: 0 },
+        left: 0,
+        end: 0,
+        base_offset: 0,
+        base_timestamp: 0,
+        failed: false,
+    }
+}
+
+/// Checks every batch of a payload by its own CRC-32C and walks all records; returns how many there are.
+pub fn check(payload: &[u8]) -> Result<u32, BatchError> {
+    let mut at = 0;
+    while at < payload.len() {
+        let header = payload.get(at..at + HEADER_LEN).ok_or(BatchError::Short(at))?;
+        let end = batch_end(header, at, payload.len())?;
+        let expected = be_u32(header, 17);
+        let found = crc32c::crc32c(&payload[at + ATTRIBUTES..end]);
+        if found != expected {
+            return Err(BatchError::Crc { at, found, expected });
+        }
+        at = end;
+    }
+    records(payload).try_fold(0, |count, record| record.map(|_| count + 1))
+}
+
+/// The digest of what a payload holds, computed by encoding it canonically for the range that begins at `first`.
+pub fn digest(payload: &[u8], first: i64) -> Result<u32, BatchError> {
+    let mut builder = BatchBuilder::new(Vec::with_capacity(payload.len()), first);
+    for record in records(payload) {
+        let record = record?;
+        let headers: Vec<HeaderRef<'_>> = record.headers.iter().collect();
+        let Record { offset, timestamp, key, value, .. } = record;
+        builder.push(&RecordRef { offset, timestamp, key, value, headers: &headers });
+    }
+    let next = builder.next().max(first + 1);
+    Ok(builder.finish(next, -1).digest)
+}
+
+/// Iterator of [`records`].
+#[derive(Debug)]
+pub struct Records<'a> {
+    cursor: Cursor<'a>,
+    left: u32,
+    end: usize,
+    base_offset: i64,
+    base_timestamp: i64,
+    failed: bool,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, BatchError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let item = loop {
+            if self.left > 0 {
+                break self.record();
+            }
+            if self.cursor.at != self.end {
+                break Err(BatchError::Malformed(self.cursor.at));
+            }
+            if self.cursor.at == self.cursor.bytes.len() {
+                return None;
+            }
+            if let Err(error) = self.open_batch() {
+                break Err(error);
+            }
+        };
+        self.failed = item.is_err();
+        Some(item)
+    }
+}
+
+impl<'a> Records<'a> {
+    fn open_batch(&mut self) -> Result<(), BatchError> {
+        let at = self.cursor.at;
+        let bytes = self.cursor.bytes;
+        let header = bytes.get(at..at + HEADER_LEN).ok_or(BatchError::Short(at))?;
+        self.end = batch_end(header, at, bytes.len())?;
+        let codec = header[22] & 7;
+        if codec != 0 {
+            return Err(BatchError::Codec { at, codec });
+        }
+        self.base_offset = be_i64(header, 0);
+        self.base_timestamp = be_i64(header, 27);
+        self.left = u32::try_from(be_u32(header, 57) as i32).map_err(|_| BatchError::Malformed(at))?;
+        self.cursor.at = at + HEADER_LEN;
+        Ok(())
+    }
+
+    #[inline]
+    fn record(&mut self) -> Result<Record<'a>, BatchError> {
+        let start = self.cursor.at;
+        let length = self.cursor.varint()?;
+        let body = self.cursor.at;
+        let end = usize::try_from(length).ok().and_then(|length| body.checked_add(length));
+        let end = end.filter(|end| *end <= self.end).ok_or(BatchError::Malformed(start))?;
+        self.cursor.at += 1; // attributes
+        let timestamp = self.base_timestamp.wrapping_add(self.cursor.varint()?);
+        let offset = self.base_offset.wrapping_add(self.cursor.varint()?);
+        let key = self.cursor.field()?;
+        let value = self.cursor.field()?;
+        let count = usize::try_from(self.cursor.varint()?).map_err(|_| BatchError::Malformed(start))?;
+        let from = self.cursor.at;
+        for _ in 0..count {
+            self.cursor.header()?;
+        }
+        if self.cursor.at != end {
+            return Err(BatchError::Malformed(start));
+        }
+        self.left -= 1;
+        let headers = Headers { bytes: &self.cursor.bytes[from..end], count };
+        Ok(Record { offset, timestamp, key, value, headers })
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    #[inline]
+    fn varint(&mut self) -> Result<i64, BatchError> {
+        let rest = self.bytes.get(self.at..).ok_or(BatchError::Short(self.at))?;
+        let (value, len) = match rest.first() {
+            Some(&byte) if byte < 0x80 => (i64::from(byte >> 1) ^ -i64::from(byte & 1), 1),
+            _ => varint::get(rest).ok_or(BatchError::Short(self.at))?,
+        };
+        self.at += len;
+        Ok(value)
+    }
+
+    #[inline]
+    fn field(&mut self) -> Result<Option<&'a [u8]>, BatchError> {
+        let at = self.at;
+        let length = self.varint()?;
+        if length == -1 {
+            return Ok(None);
+        }
+        let end = usize::try_from(length).ok().and_then(|length| self.at.checked_add(length));
+        let bytes = end.and_then(|end| self.bytes.get(self.at..end)).ok_or(BatchError::Malformed(at))?;
+        self.at += bytes.len();
+        Ok(Some(bytes))
+    }
+
+    fn header(&mut self) -> Result<HeaderRef<'a>, BatchError> {
+        let name = self.field()?.ok_or(BatchError::Malformed(self.at))?;
+        Ok((name, self.field()?))
+    }
+}
+
+fn batch_end(header: &[u8], at: usize, len: usize) -> Result<usize, BatchError> {
+    if header[16] != MAGIC {
+        return Err(BatchError::Magic { at, magic: header[16] });
+    }
+    let length = usize::try_from(be_u32(header, 8) as i32).map_err(|_| BatchError::Malformed(at))?;
+    let end = at + 12 + length;
+    if length < HEADER_LEN - 12 {
+        return Err(BatchError::Malformed(at));
+    }
+    if end > len { Err(BatchError::Short(at)) } else { Ok(end) }
+}
+
+fn be_u32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn be_i64(bytes: &[u8], at: usize) -> i64 {
+    (i64::from(be_u32(bytes, at)) << 32) | i64::from(be_u32(bytes, at + 4))
+}
