@@ -145,6 +145,15 @@ impl Receiver<'_> {
     /// Opens tenures; what can't be opened now is noted as late. With `checked`, Kafka is asked first whether it has the
     /// start.
     fn open(&mut self, partitions: Vec<Named>, checked: bool) -> Result<Vec<(Named, i64)>, ReceiverError> {
+        if self.shared.log.is_full() {
+            // A tenure must not adopt blocks that still wait for space: they are dropped when it opens.
+            for named in partitions {
+                self.assigning.put(named, "the log is full".to_string(), false);
+            }
+            return Ok(Vec::new());
+        }
+        // What was admitted before is durable from here on, so that what is adopted is in the log.
+        self.shared.log.append_synced(Vec::new())?;
         let candidates = self.candidates(partitions)?;
         let names: Vec<Named> = candidates.iter().map(|candidate| candidate.named.clone()).collect();
         let committed = match self.member.committed(&names, ASK) {
