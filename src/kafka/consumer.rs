@@ -264,7 +264,7 @@ impl Member {
     /// librdkafka has closed. `batch` must be empty: a live message would keep the client from closing.
     pub fn close(self, batch: &mut Batch) {
         batch.clear();
-        self.base.context().closing.store(true, Ordering::Release);
+        drop(self);
     }
 }
 
@@ -279,6 +279,13 @@ pub fn set_fetching(config: &mut ClientConfig, queue_bytes: usize) {
         .set("queued.min.messages", "25000")
         // librdkafka looks again only after a second when a queue was full.
         .set("fetch.queue.backoff.ms", "2");
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // Also on a panic: from here on nobody answers rebalances but the callback itself.
+        self.base.context().closing.store(true, Ordering::Release);
+    }
 }
 
 fn client_config(settings: &Settings) -> ClientConfig {

@@ -57,7 +57,7 @@ impl Error {
             Self::Config(_) => 78,
             Self::Unavailable(_) => 69,
             Self::Stopped(_) => 3,
-            Self::Deadline(_) => 130,
+            Self::Deadline(_) | Self::Delivery(DeliveryError::Stopped(_)) => 130,
             Self::Held(_) | Self::Panic(_) | Self::Delivery(_) => 1,
         }
     }

@@ -199,7 +199,10 @@ impl Running {
         let Self { shared, log, store, metrics, .. } = self;
         drop(shared);
         let closed = if delivered.is_ok() { log.close().map_err(Error::from) } else { Ok(()) };
-        store.close().map_err(Error::from).and(ended).and(delivered).and(closed).and(drained).and(problems)?;
+        if let Err(error) = store.close() {
+            tracing::warn!("{error}; it is rebuilt from the log at the next start");
+        }
+        ended.and(delivered).and(closed).and(drained).and(problems)?;
         Ok(Summary::new(&metrics, measured))
     }
 

@@ -26,6 +26,10 @@ const IDLE: Duration = Duration::from_millis(20);
 const WAITING: Duration = Duration::from_millis(1);
 /// Blocks held back at most before the feed is left alone.
 const WAITING_BLOCKS_MAX: usize = 10_000;
+/// More segments than these are worth finishing outputs for…
+const SEGMENTS_MANY: usize = 16;
+/// …this often.
+const FREE_APART: Duration = Duration::from_secs(2);
 /// How often the sink may finish outputs by age.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -56,6 +60,9 @@ pub enum DeliveryError {
     /// The user's processor refused a block.
     #[error("processor refused {0}: {1}")]
     Processor(String, String),
+    /// The pipeline was stopped while the sink was not ready; what it did not take is in the log.
+    #[error("stopped while the sink was not ready: {0}; what it did not take is in the log")]
+    Stopped(String),
     /// The log contradicts itself.
     #[error("{0}")]
     Invariant(String),
@@ -137,13 +144,22 @@ pub struct Delivery {
     waiting_bytes: usize,
     waiting_blocks: usize,
     last_tick: Instant,
+    last_freed: Instant,
 }
 
 impl Delivery {
     /// Wires a loop.
     pub fn new(parts: Parts) -> Self {
         let last_tick = Instant::now();
-        Self { parts, lanes: HashMap::new(), batch: Batch::default(), waiting_bytes: 0, waiting_blocks: 0, last_tick }
+        Self {
+            parts,
+            lanes: HashMap::new(),
+            batch: Batch::default(),
+            waiting_bytes: 0,
+            waiting_blocks: 0,
+            last_tick,
+            last_freed: last_tick,
+        }
     }
 
     /// Brings the sink to what the log says, then delivers until told to stop. Blocks.
@@ -180,7 +196,7 @@ impl Delivery {
             std::thread::sleep(WAITING);
             None
         };
-        let idle = item.is_none();
+        let idle = item.is_none() && self.waiting_blocks < WAITING_BLOCKS_MAX;
         if let Some(item) = item {
             self.take(item)?;
         }
@@ -196,10 +212,22 @@ impl Delivery {
         }
         if self.last_tick.elapsed() >= TICK {
             self.last_tick = Instant::now();
-            let receipts = self.with_sink(|sink, view| sink.tick(false, view))?;
+            let closing = self.must_free_segments();
+            let receipts = self.with_sink(|sink, view| sink.tick(closing, view))?;
             self.log_receipts(receipts)?;
         }
         Ok(())
+    }
+
+    /// An open output of a quiet partition keeps its segment, and so all later ones: when they are many, or there is no
+    /// space, outputs are finished before their time.
+    fn must_free_segments(&mut self) -> bool {
+        let crowded = self.parts.log.is_full() || self.parts.log.status().segments > SEGMENTS_MANY;
+        let due = crowded && self.last_freed.elapsed() >= FREE_APART;
+        if due {
+            self.last_freed = Instant::now();
+        }
+        due
     }
 
     fn patience(&self) -> Duration {
@@ -256,13 +284,7 @@ impl Delivery {
                 lane.waiting.push_back((lsn, header, block));
                 Ok(())
             }
-            Verdict::Straddles => Err(DeliveryError::Invariant(format!(
-                "{}: block [{}, {}) begins below the delivered offset {}",
-                name(&lane.source),
-                header.first,
-                header.next,
-                lane.delivered
-            ))),
+            Verdict::Straddles => Err(straddles(lane, &header)),
         }
     }
 
@@ -276,6 +298,9 @@ impl Delivery {
         for lane in self.lanes.values_mut() {
             while let Some((_, header, _)) = lane.waiting.front() {
                 let verdict = verdict(lane, header, &options);
+                if verdict == Verdict::Straddles {
+                    return Err(straddles(lane, header));
+                }
                 if verdict == Verdict::Wait {
                     break;
                 }
@@ -360,7 +385,7 @@ impl Delivery {
         let until = Instant::now() + after;
         while Instant::now() < until {
             if self.parts.progress.stop.load(Ordering::Acquire) {
-                return Err(SinkError::Fatal(format!("stopped while the sink was not ready: {reason}")).into());
+                return Err(DeliveryError::Stopped(reason.to_string()));
             }
             std::thread::sleep(IDLE.min(after));
         }
@@ -401,6 +426,11 @@ fn verdict(lane: &Lane, header: &BlockHeader, options: &Options) -> Verdict {
     let acked = options.fence.then(|| lane.marks.acked.load(Ordering::Acquire));
     let disowned = lane.marks.disowned();
     fence::decide(header, &View { delivered: lane.delivered, acked, disowned: &disowned })
+}
+
+fn straddles(lane: &Lane, header: &BlockHeader) -> DeliveryError {
+    let (name, first, next, delivered) = (name(&lane.source), header.first, header.next, lane.delivered);
+    DeliveryError::Invariant(format!("{name}: block [{first}, {next}) begins below the delivered offset {delivered}"))
 }
 
 fn name(source: &Source) -> String {

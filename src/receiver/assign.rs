@@ -345,6 +345,7 @@ impl Receiver<'_> {
     pub fn reopen(&mut self, lane: usize) -> Result<(), ReceiverError> {
         let named = self.lanes[lane].named.clone();
         self.let_go(std::slice::from_ref(&named))?;
+        self.out_of_turn = true;
         self.member.unassign(std::slice::from_ref(&named))?;
         self.assigning.put(named, "its position was lost; asking Kafka again".to_string(), false);
         Ok(())
@@ -354,6 +355,7 @@ impl Receiver<'_> {
     pub fn stop_lane(&mut self, lane: usize, why: String) -> Result<(), ReceiverError> {
         let named = self.lanes[lane].named.clone();
         self.let_go(std::slice::from_ref(&named))?;
+        self.out_of_turn = true;
         self.member.unassign(std::slice::from_ref(&named))?;
         self.shared.metrics.partitions_stopped.inc();
         self.assigning.hold(named.clone(), why);

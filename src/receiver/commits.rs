@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const APART: Duration = Duration::from_millis(5);
 /// The same when each would cover many records: then a commit more costs more than it saves in delay.
 const APART_BUSY: Duration = Duration::from_millis(25);
+/// The same after a refusal.
+const APART_REFUSED: Duration = Duration::from_millis(250);
 /// Records behind one commit that count as many.
 const MANY: i64 = 10_000;
 
@@ -27,6 +29,8 @@ pub(super) struct Commits {
     last_sent: Instant,
     /// Offsets that became durable since.
     noted: i64,
+    /// The last answer was a refusal.
+    refused: bool,
     /// Commits are stopped until the member has left and joined anew.
     pub rejoin: bool,
 }
@@ -38,7 +42,7 @@ struct InFlight {
 
 impl Commits {
     pub fn new(now: Instant) -> Self {
-        Self { in_flight: None, next_id: 1, last_sent: now, noted: 0, rejoin: false }
+        Self { in_flight: None, next_id: 1, last_sent: now, noted: 0, refused: false, rejoin: false }
     }
 
     pub fn is_idle(&self) -> bool {
@@ -57,7 +61,8 @@ impl Receiver<'_> {
             self.answered(&outcome)?;
         }
         self.note_durable();
-        let apart = if self.commits.noted >= MANY { APART_BUSY } else { APART };
+        let busy = if self.commits.noted >= MANY { APART_BUSY } else { APART };
+        let apart = if self.commits.refused { APART_REFUSED } else { busy };
         if self.commits.in_flight.is_none() && self.commits.last_sent.elapsed() >= apart {
             self.send_due();
         }
@@ -155,6 +160,7 @@ impl Receiver<'_> {
     }
 
     fn count(&mut self, answer: Answer, (topic, partition): &Named, error: Option<RDKafkaErrorCode>) {
+        self.commits.refused = answer == Answer::Refused;
         let metrics = &self.shared.metrics;
         match answer {
             Answer::Applied => {

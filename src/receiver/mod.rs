@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::record::topics::Topics;
 use crate::wal::{Log, WalError};
 use pool::Pool;
+use rdkafka::error::KafkaError;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -88,7 +89,7 @@ pub enum ReceiverError {
     Wal(#[from] WalError),
     /// The client can't be made or used.
     #[error("kafka: {0}")]
-    Kafka(#[from] rdkafka::error::KafkaError),
+    Kafka(#[from] KafkaError),
     /// Two processes use one identity in the group.
     #[error("another process uses the same identity in group {group:?} (group.instance.id {instance:?}): {text}")]
     Fenced {
@@ -149,9 +150,11 @@ impl ReceiverError {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Wal(error) => i32::from(error.exit_code()),
-            Self::Kafka(_) | Self::Fenced { .. } | Self::NoTopic(_) => 78,
+            Self::Kafka(KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_))
+            | Self::Fenced { .. }
+            | Self::NoTopic(_) => 78,
             Self::Unreachable { .. } => 69,
-            Self::Fatal(_) | Self::TooLarge { .. } | Self::Stopped { .. } => 1,
+            Self::Kafka(_) | Self::Fatal(_) | Self::TooLarge { .. } | Self::Stopped { .. } => 1,
         }
     }
 }

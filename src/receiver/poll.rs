@@ -49,8 +49,9 @@ pub(super) struct Receiver<'a> {
     pub number: usize,
     pub options: &'a Options,
     pub shared: &'a Arc<Shared>,
-    pub member: Member,
+    // Before the member: a live message would keep the client from closing.
     pub batch: Batch,
+    pub member: Member,
     pub lanes: Vec<Lane>,
     pub by_name: HashMap<Named, usize>,
     pub commits: super::commits::Commits,
@@ -61,6 +62,8 @@ pub(super) struct Receiver<'a> {
     paused: bool,
     last_housekeeping: Instant,
     pub received_first: bool,
+    /// This receiver gave partitions back by itself since events were last served.
+    pub out_of_turn: bool,
 }
 
 impl<'a> Receiver<'a> {
@@ -83,6 +86,7 @@ impl<'a> Receiver<'a> {
             paused: false,
             last_housekeeping: now,
             received_first: false,
+            out_of_turn: false,
         })
     }
 
@@ -137,11 +141,13 @@ impl<'a> Receiver<'a> {
                 }
                 Event::Revoked { partitions, lost } => {
                     self.heard();
-                    self.revoked(&partitions, lost)?;
+                    // An unassign out of turn counts as the answer to a revocation: the group has gone on already.
+                    self.revoked(&partitions, lost || self.out_of_turn)?;
                 }
                 Event::Error { code, fatal, text } => self.error(code, fatal, text)?,
             }
         }
+        self.out_of_turn = false;
         Ok(())
     }
 
@@ -199,6 +205,7 @@ impl<'a> Receiver<'a> {
         // Only a failed seek needs more: the partitions are assigned anew, which sets the position too.
         if let Err(error) = self.member.resume_at(&starts, Duration::from_secs(5)) {
             tracing::warn!(receiver = self.number, "cannot seek ({error}); assigning the partitions anew");
+            self.out_of_turn = true;
             self.member.unassign(&self.names())?;
             self.member.assign(&starts)?;
         }
@@ -226,7 +233,8 @@ impl<'a> Receiver<'a> {
 
     fn check_reachable(&self) -> Result<(), ReceiverError> {
         let waited = self.last_heard.elapsed();
-        let waiting = !self.assigning.joined || self.lanes.iter().any(|lane| !is_done(lane));
+        let late = !self.assigning.joined || !self.assigning.waiting().is_empty();
+        let waiting = late || self.lanes.iter().any(|lane| !is_done(lane));
         if !self.options.exit_at_end || !waiting || waited < self.options.unreachable_timeout || self.paused {
             return Ok(());
         }

@@ -92,6 +92,9 @@ impl Receiver<'_> {
         let slot = &mut self.lanes[lane].slot;
         let mut taken = slot.take(message, headers, limits, &self.shared.pool, now, |block| full = Some(block));
         if taken == Taken::Far {
+            if let Some(block) = full.take() {
+                self.admit(block)?;
+            }
             self.skip(lane, message.offset())?;
             let slot = &mut self.lanes[lane].slot;
             taken = slot.take(message, headers, limits, &self.shared.pool, now, |block| full = Some(block));

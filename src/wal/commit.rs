@@ -146,6 +146,9 @@ impl Worker {
     /// Logs what is queued; waits for a spare if one is being made, not for space.
     fn finish(&mut self) -> Result<(), WalError> {
         loop {
+            if let Some(error) = self.shared.failure.get() {
+                return Err(WalError::Poisoned(Arc::clone(error)));
+            }
             let rack = Arc::clone(self.writer.rack());
             let needs_spare = self.queue.is_waiting() || rack.ready() == 0;
             if !self.work()? && (self.is_jammed || !self.queue.is_ready()) {
@@ -165,8 +168,10 @@ impl Worker {
         loop {
             match request {
                 Ok(Request::Append(unit)) => {
-                    self.shared.sent.fetch_sub(unit.bytes() as usize, Ordering::Relaxed);
+                    let bytes = unit.bytes() as usize;
                     self.queue.push(unit);
+                    self.shared.queued.store(self.queue.bytes() as usize, Ordering::Relaxed);
+                    self.shared.sent.fetch_sub(bytes, Ordering::Relaxed);
                 }
                 Ok(Request::Close(reply)) => return Some(End::Closed(reply)),
                 Err(RecvTimeoutError::Timeout) => return None,
@@ -284,7 +289,9 @@ impl Worker {
             if end <= count {
                 break;
             }
-            let start = ends.last().map_or(0, |(end, _)| *end).max(count);
+            // The log's own retirement, first in the batch, belongs to nobody's unit.
+            let own = usize::from(matches!(self.batch.first(), Some(Entry::RetiredBelow { .. })));
+            let start = ends.last().map_or(0, |(end, _)| *end).max(count).max(own);
             let entries = self.batch.split_off(start);
             self.queue.put_back(Unit { entries, reply });
         }

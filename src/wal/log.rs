@@ -192,7 +192,7 @@ impl Log {
 
     /// Bytes handed to the log and not yet durable; for backpressure.
     pub fn queued_bytes(&self) -> u64 {
-        self.shared.queued.load(Ordering::Relaxed) as u64
+        (self.shared.sent.load(Ordering::Relaxed) + self.shared.queued.load(Ordering::Relaxed)) as u64
     }
 
     /// Why nothing more is written. After this nothing unacknowledged may be delivered.

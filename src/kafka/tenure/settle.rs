@@ -53,14 +53,15 @@ pub(super) fn assigned(
     match (start, log) {
         (Start::Protocol, None) => Some(Plan { committed: Some(commit.0), ..at(commit.0) }),
         (Start::Protocol, Some(log)) => Some(protocol(log, commit, rules, fence)),
-        (Start::Log, Some(log)) => Some(Plan { committed: None, ..as_logged(log) }),
+        // A known incarnation began here already; the first commit of it has not been applied yet.
+        (Start::Log | Start::Incarnation, Some(log)) => Some(Plan { committed: None, ..as_logged(log) }),
         (Start::Kafka(offset), Some(log)) => {
             // What this WAL acknowledged it delivers; a commit set back below that fetches nothing twice.
             let offset = log.acked.map_or(*offset, |acked| acked.max(*offset));
             Some(Plan { committed: None, ..protocol(log, (offset, log.acked), rules, fence) })
         }
         (Start::Commit(offset) | Start::Configured(offset) | Start::Kafka(offset), _) => Some(at(*offset)),
-        (Start::Incarnation, _) => Some(at(0)),
+        (Start::Incarnation, None) => Some(at(0)),
         (Start::FetchAgain { first, next }, _) => {
             // The commit stays where it is: what is fetched again was acknowledged before.
             Some(Plan { confirm: Some(*next), committed: Some(*next), ..at(*first) })

@@ -35,6 +35,9 @@ pub enum BatchError {
         /// Kafka's codec number.
         codec: u8,
     },
+    /// Offsets that do not rise, or lie too far from the first.
+    #[error("record offset {0} is out of order")]
+    Order(i64),
     /// A length or count that contradicts the bytes around it.
     #[error("malformed record at byte {0}")]
     Malformed(usize),
@@ -114,6 +117,9 @@ pub fn digest(payload: &[u8], first: i64) -> Result<u32, BatchError> {
     let mut builder = BatchBuilder::new(Vec::with_capacity(payload.len()), first);
     for record in records(payload) {
         let record = record?;
+        if record.offset < builder.next() || record.offset - first >= i64::from(i32::MAX) {
+            return Err(BatchError::Order(record.offset));
+        }
         let headers: Vec<HeaderRef<'_>> = record.headers.iter().collect();
         let Record { offset, timestamp, key, value, .. } = record;
         builder.push(&RecordRef { offset, timestamp, key, value, headers: &headers });
