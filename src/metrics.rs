@@ -15,9 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// A gauge of a fraction, for seconds.
-pub type Seconds = Gauge<f64, AtomicU64>;
-
 /// What Forebay counts. Shared as `Arc<Metrics>`; all fields may be used from any thread.
 #[derive(Debug)]
 pub struct Metrics {
@@ -75,8 +72,6 @@ pub struct Metrics {
     pub partitions_stopped: Gauge,
     /// Memory resident; set just before [`Metrics::encode`].
     pub rss_bytes: Gauge,
-    /// Age of the oldest durable record without a receipt; 0 when there is none.
-    pub oldest_undelivered_seconds: Seconds,
     partitions: PartitionFamilies,
     registry: Registry,
 }
@@ -86,8 +81,6 @@ pub struct Metrics {
 pub struct PartitionMetrics {
     /// Records between the delivered offset and the end of the partition.
     pub lag: Gauge,
-    /// Age of the oldest record that is not delivered.
-    pub lag_seconds: Seconds,
     /// Next offset to admit.
     pub admitted: Gauge,
     /// Next offset to become durable.
@@ -110,7 +103,6 @@ struct ResultLabel {
 #[derive(Debug, Default)]
 struct PartitionFamilies {
     lag: Family<PartitionLabels, Gauge>,
-    lag_seconds: Family<PartitionLabels, Seconds>,
     admitted: Family<PartitionLabels, Gauge>,
     durable: Family<PartitionLabels, Gauge>,
     delivered: Family<PartitionLabels, Gauge>,
@@ -155,7 +147,6 @@ impl Metrics {
             partitions_paused: names.gauge("partitions_paused", "Partitions not fetched for now"),
             partitions_stopped: names.gauge("partitions_stopped", "Partitions that need a person"),
             rss_bytes: names.gauge("rss_bytes", "Memory resident"),
-            oldest_undelivered_seconds: names.seconds("oldest_undelivered", "Age of the oldest undelivered record"),
             partitions: names.partitions(),
             registry: names.0,
         }
@@ -166,7 +157,6 @@ impl Metrics {
         let labels = PartitionLabels { topic: topic.to_string(), partition };
         PartitionMetrics {
             lag: self.partitions.lag.get_or_create_owned(&labels),
-            lag_seconds: self.partitions.lag_seconds.get_or_create_owned(&labels),
             admitted: self.partitions.admitted.get_or_create_owned(&labels),
             durable: self.partitions.durable.get_or_create_owned(&labels),
             delivered: self.partitions.delivered.get_or_create_owned(&labels),
@@ -177,7 +167,6 @@ impl Metrics {
     pub fn forget_partition(&self, topic: &str, partition: i32) {
         let labels = PartitionLabels { topic: topic.to_string(), partition };
         self.partitions.lag.remove(&labels);
-        self.partitions.lag_seconds.remove(&labels);
         self.partitions.admitted.remove(&labels);
         self.partitions.durable.remove(&labels);
         self.partitions.delivered.remove(&labels);
@@ -208,12 +197,6 @@ impl Names {
         gauge
     }
 
-    fn seconds(&mut self, name: &str, help: &str) -> Seconds {
-        let gauge = Seconds::default();
-        self.0.register_with_unit(name, help, Unit::Seconds, gauge.clone());
-        gauge
-    }
-
     fn latencies(&mut self, name: &'static str, help: &'static str) -> Latencies {
         let latencies = Latencies::default();
         let exported = Exported { name, help, latencies: latencies.clone() };
@@ -231,8 +214,6 @@ impl Names {
         let families = PartitionFamilies::default();
         let registry = &mut self.0;
         registry.register("lag_records", "Records not delivered yet", families.lag.clone());
-        let help = "Age of the oldest record not delivered yet";
-        registry.register_with_unit("lag", help, Unit::Seconds, families.lag_seconds.clone());
         registry.register("admitted_offset", "Next offset to admit", families.admitted.clone());
         registry.register("durable_offset", "Next offset to become durable", families.durable.clone());
         registry.register("delivered_offset", "Next offset to deliver", families.delivered.clone());
@@ -401,7 +382,6 @@ mod tests {
             "forebay_wal_fsync_seconds_bucket{le=\"0.005\"} 1",
             "forebay_wal_fsync_seconds_bucket{le=\"10.0\"} 1",
             "forebay_wal_fsync_seconds_bucket{le=\"+Inf\"} 2",
-            "forebay_oldest_undelivered_seconds 0.0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
@@ -413,10 +393,8 @@ mod tests {
         let metrics = Metrics::new();
         let ours = metrics.partition("orders", 3);
         ours.lag.set(17);
-        ours.lag_seconds.set(1.5);
         let text = metrics.encode();
         assert!(text.contains("forebay_lag_records{topic=\"orders\",partition=\"3\"} 17\n"), "{text}");
-        assert!(text.contains("forebay_lag_seconds{topic=\"orders\",partition=\"3\"} 1.5\n"), "{text}");
         metrics.forget_partition("orders", 3);
         assert!(!metrics.encode().contains("orders"));
     }

@@ -68,8 +68,6 @@ pub struct Wal {
     pub durable_lsn: u64,
     /// True while disk or quota is full and no block is admitted.
     pub full: bool,
-    /// Age of the oldest durable record without a receipt; `None` when there is none.
-    pub oldest_undelivered_seconds: Option<f64>,
 }
 
 /// A group member at one moment.

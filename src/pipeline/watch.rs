@@ -28,7 +28,6 @@ pub(super) fn snapshot(running: &Running, phase: Phase) -> Snapshot {
             max_bytes: running.config.wal.max_bytes,
             durable_lsn: running.log.durable_lsn(),
             full: status.is_full,
-            oldest_undelivered_seconds: None,
         },
         receivers: views.iter().enumerate().map(receiver).collect(),
         sink: Sink {
