@@ -6,16 +6,19 @@
 
 use super::Processor;
 use super::fence::{self, Verdict, View};
+use super::log_view::LogView;
+use super::progress::lock;
+pub use super::progress::{DeliveryError, Progress};
 use crate::clock;
 use crate::metrics::Metrics;
 use crate::record::topics::Topics;
 use crate::record::{Block, BlockHeader, Lsn, Partition};
-use crate::sink::{Receipt, Sink, SinkError, SinkLog, Source};
+use crate::sink::{Receipt, Sink, SinkError, Source};
 use crate::wal::{Entry, Feed, FeedItem, Log, PartitionMarks, WalError};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The route all deliveries belong to; there is one so far.
@@ -46,56 +49,6 @@ pub struct Options {
     pub dedupe: bool,
     /// Payload bytes of blocks in doubt kept in memory.
     pub waiting_bytes: usize,
-}
-
-/// Why delivery ended.
-#[derive(Debug, thiserror::Error)]
-pub enum DeliveryError {
-    /// The log failed.
-    #[error(transparent)]
-    Wal(#[from] WalError),
-    /// The sink can't go on.
-    #[error("sink: {0}")]
-    Sink(#[from] SinkError),
-    /// The user's processor refused a block.
-    #[error("processor refused {0}: {1}")]
-    Processor(String, String),
-    /// The pipeline was stopped while the sink was not ready; what it did not take is in the log.
-    #[error("stopped while the sink was not ready: {0}; what it did not take is in the log")]
-    Stopped(String),
-    /// The log contradicts itself.
-    #[error("{0}")]
-    Invariant(String),
-}
-
-/// What others may see and ask of a running delivery.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// Blocks that wait for their fence or in the current batch.
-    pub open: AtomicU64,
-    /// Blocks that wait for their fence.
-    pub in_doubt: AtomicU64,
-    /// Counts the rounds in which nothing was left to take or to deliver but what is in doubt.
-    pub idle_rounds: AtomicU64,
-    /// Set to end the loop: finish outputs and return.
-    pub stop: AtomicBool,
-    /// When the last receipt was durable, and the CPU seconds used until then.
-    last_receipt: Mutex<Option<(Duration, f64)>>,
-    /// Partitions stopped by damage in the log, in words.
-    pub corrupt: Mutex<Vec<String>>,
-    /// Why the sink is being asked again and again, if it is.
-    pub retrying: Mutex<Option<String>>,
-}
-
-impl Progress {
-    /// The monotone time ([`clock::monotonic`]) of the last durable receipt and the CPU seconds of the process then.
-    pub fn last_receipt(&self) -> Option<(Duration, f64)> {
-        *lock(&self.last_receipt)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a delivery is made of.
@@ -244,14 +197,18 @@ impl Delivery {
                 self.settle(lsn, header, Some(block))
             }
             FeedItem::Corrupt(damage) => {
-                let text = damage.to_string();
-                tracing::error!("{text}; delivery of this partition stops here");
-                self.lane(damage.partition).stopped = true;
-                self.parts.metrics.partitions_stopped.inc();
-                lock(&self.parts.progress.corrupt).push(text);
+                self.stop_lane(damage.partition, damage.to_string());
                 Ok(())
             }
         }
+    }
+
+    /// Damage stops its partition alone: nothing later of it is delivered.
+    fn stop_lane(&mut self, partition: Partition, text: String) {
+        tracing::error!("{text}; delivery of this partition stops here");
+        self.lane(partition).stopped = true;
+        self.parts.metrics.partitions_stopped.inc();
+        lock(&self.parts.progress.corrupt).push(text);
     }
 
     fn lane(&mut self, partition: Partition) -> &mut Lane {
@@ -326,9 +283,15 @@ impl Delivery {
     fn add(&mut self, lsn: Lsn, header: &BlockHeader, block: Option<Block>) -> Result<(), DeliveryError> {
         let block = match block {
             Some(block) => block,
-            None => self.read_again(header)?,
+            None => match self.read_again(header) {
+                Err(DeliveryError::Wal(damage @ WalError::Corrupt { .. })) => {
+                    self.stop_lane(header.partition, damage.to_string());
+                    return Ok(());
+                }
+                read => read?,
+            },
         };
-        let Some(lane) = self.lanes.get_mut(&header.partition) else { return Ok(()) };
+        let Some(lane) = self.lanes.get_mut(&header.partition).filter(|lane| !lane.stopped) else { return Ok(()) };
         lane.delivered = header.next;
         let source = lane.source.clone();
         let block = self.parts.processor.process(block).map_err(|why| {
@@ -435,33 +398,4 @@ fn straddles(lane: &Lane, header: &BlockHeader) -> DeliveryError {
 
 fn name(source: &Source) -> String {
     format!("{}/{}", source.topic, source.partition.number)
-}
-
-/// The part of the log that sinks may use.
-struct LogView<'a> {
-    log: &'a Log,
-    processor: RefCell<&'a mut dyn Processor>,
-}
-
-impl SinkLog for LogView<'_> {
-    fn name_output(&self, partition: Partition, name: &str) -> Result<(), SinkError> {
-        self.name_outputs(&[(partition, name.to_string())])
-    }
-
-    fn name_outputs(&self, names: &[(Partition, String)]) -> Result<(), SinkError> {
-        let named = |(partition, name): &(Partition, String)| Entry::Named {
-            route: ROUTE,
-            partition: *partition,
-            name: name.clone(),
-        };
-        let entries = names.iter().map(named).collect();
-        self.log.append_synced(entries).map(|_| ()).map_err(|error| SinkError::Fatal(error.to_string()))
-    }
-
-    fn read_blocks(&self, partition: Partition, first: i64, next: i64) -> Result<Vec<Block>, SinkError> {
-        let fatal = |error: WalError| SinkError::Fatal(error.to_string());
-        let blocks = self.log.read_blocks(partition, first, next).map_err(fatal)?;
-        let mut processor = self.processor.borrow_mut();
-        blocks.into_iter().map(|block| processor.process(block).map_err(SinkError::Fatal)).collect()
-    }
 }

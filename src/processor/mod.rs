@@ -6,6 +6,8 @@
 
 pub mod delivery;
 pub mod fence;
+mod log_view;
+pub mod progress;
 
 use crate::record::Block;
 

@@ -23,7 +23,9 @@ pub fn read_blocks(
         for number in catalogue.numbers() {
             let Some(listed) = catalogue.get(number) else { continue };
             if look_everywhere || may_hold(&listed, partition, first, next) {
-                scan(storage, catalogue, &listed, &mut wanted)?;
+                let scanned = scan(storage, catalogue, &listed, &mut wanted);
+                // A segment that was retired meanwhile holds nothing that is still wanted.
+                scanned.or_else(|error| catalogue.get(number).map_or(Ok(()), |_| Err(error)))?;
             }
         }
         if wanted.is_covered() {
