@@ -158,9 +158,8 @@ fn a_record_over_the_limit() {
     producer.send(0, 10, 5000);
     producer.send(0, 11, 0);
     producer.flush();
-    let run =
-        Run::new(kafka, &topic, &unique("group"), scratch.path()).set("block.max_record_bytes=4KiB").exit_at_end();
-    let finished = run.finish();
+    let run = Run::new(kafka, &topic, &unique("group"), scratch.path());
+    let finished = run.clone().set("block.max_record_bytes=4KiB").exit_at_end().finish();
     assert_ne!(finished.status.code(), Some(0), "{}", finished.stderr);
     finished.says(&topic);
     finished.says("10");
