@@ -122,11 +122,16 @@ impl Receiver<'_> {
         Ok(self.member.assign(&starts)?)
     }
 
+    /// As whom this receiver is in the group now; `None` while it is not.
+    pub fn membership(&self) -> Option<Membership> {
+        let membership = self.member.membership().unwrap_or_default();
+        Membership::new(&membership.member_id, membership.generation)
+    }
+
     /// Tells the protocol as whom this receiver is in the group now; first thing in every rebalance, and before every
     /// release.
     pub fn note_membership(&mut self) {
-        let membership = self.member.membership().unwrap_or_default();
-        let membership = Membership::new(&membership.member_id, membership.generation);
+        let membership = self.membership();
         self.owners().members.seen(self.number, membership);
     }
 
@@ -318,7 +323,9 @@ impl Receiver<'_> {
         let slot = Slot::new(partition, tenure.tenure, tenure.fetch);
         self.assigning.late.remove(&named);
         self.by_name.insert(named.clone(), self.lanes.len());
+        let member = self.membership().map(|membership| membership.member);
         self.lanes.push(Lane {
+            member,
             named,
             slot,
             marks,

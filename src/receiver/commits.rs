@@ -89,6 +89,13 @@ impl Receiver<'_> {
         let mut orders = Vec::new();
         let mut offers = Vec::new();
         let mut full = Vec::new();
+        let member = self.membership().map(|membership| membership.member);
+        // The broker checks the member, not who owns what: under another member id a tenure's commit would be applied
+        // although the partition may have been someone else's meanwhile.
+        if member.is_none() || self.lanes.iter().any(|lane| lane.member != member) {
+            self.commits.rejoin |= member.is_some();
+            return;
+        }
         {
             let mut owners = self.owners();
             for lane in &self.lanes {

@@ -32,6 +32,8 @@ pub(super) struct Lane {
     pub named: Named,
     pub slot: Slot,
     pub marks: Arc<PartitionMarks>,
+    /// The member id, in the short form of the protocol, under which the tenure was opened.
+    pub member: Option<u64>,
     /// The durable offset last told to the ownership protocol.
     pub durable: i64,
     /// What was there at the start, for `exit_at_end`.
