@@ -24,6 +24,8 @@ pub struct Metrics {
     pub bytes_received: Counter,
     /// Blocks that dedupe let into the log.
     pub blocks_admitted: Counter,
+    /// Direct mode: batches whose plan was logged.
+    pub plans: Counter,
     /// Records not logged because they were here already.
     pub records_suppressed: Counter,
     /// Records whose output is durable.
@@ -123,6 +125,7 @@ impl Metrics {
             records_received: names.counter("records_received", "Records taken from Kafka"),
             bytes_received: names.counter("bytes_received", "Bytes of records taken from Kafka"),
             blocks_admitted: names.counter("blocks_admitted", "Blocks let into the log"),
+            plans: names.counter("plans", "Direct mode: batches planned"),
             records_suppressed: names.counter("records_suppressed", "Records that were here already"),
             records_delivered: names.counter("records_delivered", "Records with durable output"),
             bytes_delivered: names.counter("bytes_delivered", "Bytes of records with durable output"),

@@ -251,6 +251,7 @@ fn blocks_of(sim: &Sim, log: &Recovered) -> Vec<(u64, Block)> {
     while let Some(item) = feed.next(Duration::ZERO).expect("readable") {
         match item {
             FeedItem::Block { lsn, block } => found.push((lsn, block)),
+            FeedItem::Planned(block) => panic!("{:?} was never planned", block.header),
             FeedItem::Corrupt(corrupt) => panic!("{corrupt:?}"),
         }
     }

@@ -76,7 +76,7 @@ fn entry() -> impl Strategy<Value = Entry> {
         ),
         (route, text).prop_map(|(route, name)| Entry::Route { route, name }),
         (route, any::<u64>(), any::<i64>(), proptest::collection::vec(plan_range, 0..4))
-            .prop_map(|(route, id, time_ms, ranges)| Entry::Plan { route, id, time_ms, ranges }),
+            .prop_map(|(route, id, time_ms, ranges)| Entry::Plan { route, id, time_ms, ranges, blocks: Vec::new() }),
         (route, any::<u64>()).prop_map(|(route, id)| Entry::PlanDropped { route, id }),
         (any::<u64>(), any::<u64>()).prop_map(|(segment, lsn)| Entry::RetiredBelow { segment, lsn }),
         Just(Entry::Idle),

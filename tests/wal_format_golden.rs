@@ -332,7 +332,7 @@ fn one_of_each() -> Vec<(Entry, &'static str)> {
         ),
         (Entry::Route { route, name: text() }, "name=\"abc\""),
         (
-            Entry::Plan { route, id: 20, time_ms: 21, ranges },
+            Entry::Plan { route, id: 20, time_ms: 21, ranges, blocks: Vec::new() },
             "id=20 time_ms=21 ranges[0].topic=11 ranges[0].partition=12 ranges[0].from=13 ranges[0].until=14",
         ),
         (Entry::PlanDropped { route, id: 22 }, "id=22"),

@@ -355,6 +355,7 @@ fn a_corrupt_block_stops_its_partition_alone_and_is_named() {
             match item {
                 FeedItem::Block { block, .. } if block.header.partition == P => of_p += 1,
                 FeedItem::Block { .. } => of_q += 1,
+                FeedItem::Planned(block) => panic!("{:?} was never planned", block.header),
                 FeedItem::Corrupt(block) => {
                     assert_eq!((block.partition, block.first, block.position), (P, 7, position));
                     corrupt += 1;

@@ -3,7 +3,7 @@
 //! Promises: what the reference says is what is checked, because both come from here.
 
 use super::{
-    Config, Durability, Fence, Format, GIB, Handover, KIB, LogFormat, LogLevel, MIB, OnForeignCommit, Properties,
+    Config, Durability, Fence, Format, GIB, Handover, KIB, LogFormat, LogLevel, MIB, Mode, OnForeignCommit, Properties,
     Require, Server, Start, Target,
 };
 use std::path::PathBuf;
@@ -70,6 +70,12 @@ pub fn find(name: &str) -> Option<&'static Key> {
 
 /// All settings, in the order of the reference.
 pub const KEYS: &[Key] = &[
+    key(
+        "mode",
+        Kind::Choice(&["receiver", "direct"], |c| c.mode as usize, |c, i| c.mode = [Mode::Receiver, Mode::Direct][i]),
+        "`receiver`: records are logged, acknowledged to Kafka, then delivered. `direct`: only the plan of each batch \
+         is logged; records are delivered, then acknowledged. May be changed at a restart.",
+    ),
     key(
         "kafka.brokers",
         Kind::Text(|c| &mut c.kafka.brokers),
@@ -158,6 +164,16 @@ pub const KEYS: &[Key] = &[
         "Any librdkafka setting (TLS, SASL, fetch sizes …), except those Forebay owns.",
     ),
     key(
+        "direct.batch_interval",
+        Kind::Time(Duration::from_millis(1), SECOND.saturating_mul(60), |c| &mut c.direct.batch_interval),
+        "Direct mode: a batch is closed when its first record has waited this long.",
+    ),
+    key(
+        "direct.batch_bytes",
+        Kind::Bytes(4 * KIB, GIB, |c| &mut c.direct.batch_bytes),
+        "Direct mode: a batch is closed at this size, or at an eighth of `memory.budget` if that is less.",
+    ),
+    key(
         "block.bytes",
         Kind::Bytes(KIB, MIB, |c| &mut c.block.bytes),
         "A block is closed at this size. Smaller: more work for each record.",
@@ -201,12 +217,19 @@ pub const KEYS: &[Key] = &[
     key(
         "wal.max_bytes",
         Kind::Quota(512 * KIB, 1024 * 1024 * GIB, |c| &mut c.wal.max_bytes),
-        "Quota: at this size fetching pauses until the sink has caught up. At least eight segments.",
+        "Quota for the directory, what the file system adds included: at this size fetching pauses until the sink has \
+         caught up. At least eight segments.",
     ),
     key(
         "wal.durability",
-        Kind::Choice(&["fsync"], |c| c.wal.durability as usize, |c, i| c.wal.durability = [Durability::Fsync][i]),
-        "When a block counts as durable: after fdatasync.",
+        Kind::Choice(
+            &["fsync", "os", "memory"],
+            |c| c.wal.durability as usize,
+            |c, i| c.wal.durability = [Durability::Fsync, Durability::Os, Durability::Memory][i],
+        ),
+        "When a block counts as durable: `fsync`, after fdatasync; `os`, when the operating system has it (a power cut \
+         loses what was acknowledged in the last half minute or so); `memory`, at once (a kill loses what was \
+         acknowledged and not delivered).",
     ),
     key("sink.target", Kind::Target(|c| &mut c.sink.target), "`file:DIR`, `stdout` or `null`. Required."),
     key(

@@ -26,6 +26,10 @@ pub const GIB: u64 = 1 << 30;
 /// All settings. [`Config::default`] holds the documented defaults; made from files and flags by [`load::load`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// Whether records are logged, or only what is to be read.
+    pub mode: Mode,
+    /// Direct mode.
+    pub direct: Direct,
     /// Where records come from.
     pub kafka: Kafka,
     /// When a block is closed.
@@ -46,6 +50,24 @@ pub struct Config {
     pub require: Require,
     /// Take what is there now, deliver it, commit, end. A flag only, never in a file.
     pub exit_at_end: bool,
+}
+
+/// `mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Records are logged, then acknowledged, then delivered.
+    Receiver,
+    /// The plan of each batch is logged; records are delivered, then acknowledged.
+    Direct,
+}
+
+/// `direct.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Direct {
+    /// How long a batch gathers.
+    pub batch_interval: Duration,
+    /// Bytes of a batch.
+    pub batch_bytes: u64,
 }
 
 /// `kafka.*`
@@ -176,6 +198,10 @@ pub struct Wal {
 pub enum Durability {
     /// `fdatasync` before anything is acknowledged.
     Fsync,
+    /// Handed to the operating system: survives a kill, not a power cut.
+    Os,
+    /// Handed to the log's thread: survives nothing.
+    Memory,
 }
 
 /// `sink.*`
@@ -288,6 +314,8 @@ pub enum Require {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            mode: Mode::Receiver,
+            direct: Direct { batch_interval: Duration::from_millis(100), batch_bytes: 4 * MIB },
             kafka: Kafka::default(),
             block: Block { bytes: MIB, records: 65_536, age: Duration::from_millis(10), max_record_bytes: 16 * MIB },
             memory: Memory { budget: 64 * MIB },

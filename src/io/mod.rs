@@ -6,6 +6,7 @@
 pub mod checked;
 pub mod disk;
 pub mod fault;
+pub mod hook;
 pub mod sim;
 
 use std::fmt::Debug;

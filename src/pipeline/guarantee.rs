@@ -2,7 +2,7 @@
 //!
 //! Promises: pure. A promise that hangs on something outside of Forebay names it.
 
-use crate::config::{Config, Fence, OnForeignCommit, Require, Target};
+use crate::config::{Config, Durability, Fence, Mode, OnForeignCommit, Require, Target};
 use crate::sink::Tier;
 
 /// What a configuration can promise.
@@ -40,6 +40,15 @@ pub fn guarantee(config: &Config) -> Guarantee {
     let (tier, why) = sink(config);
     if tier == Tier::AtLeastOnce { &mut doubts } else { &mut reasons }.push(why.to_string());
     match config.kafka.fence {
+        _ if config.mode == Mode::Direct => {
+            reasons.push(
+                "direct mode: a batch is acknowledged when it is delivered; what Kafka drops before is a gap"
+                    .to_string(),
+            );
+            if config.kafka.instances > 1 {
+                doubts.push("mode is direct with several instances: what one delivered and did not commit before it lost a partition, another delivers again".to_string());
+            }
+        }
         Fence::Commit => reasons.push("a block is delivered only when Kafka confirmed a commit beyond it".to_string()),
         Fence::None => doubts
             .push("kafka.fence is none: a second instance in the group would deliver the same records".to_string()),
@@ -47,6 +56,16 @@ pub fn guarantee(config: &Config) -> Guarantee {
     if config.kafka.on_foreign_commit == OnForeignCommit::Kafka {
         let why = "kafka.on_foreign_commit is kafka: a commit by somebody else can skip records or bring them again";
         doubts.push(why.to_string());
+    }
+    match config.wal.durability {
+        Durability::Fsync => {}
+        Durability::Os => doubts.push(
+            "wal.durability is os: a power cut or a crash of the system loses what was acknowledged shortly before"
+                .to_string(),
+        ),
+        Durability::Memory => {
+            doubts.push("wal.durability is memory: a kill loses what was acknowledged and not delivered".to_string());
+        }
     }
     reasons.push("the disk of wal.dir honours flush, and comes back".to_string());
     let once = if doubts.is_empty() { Once::ExactlyOnce } else { Once::AtLeastOnce };

@@ -1,17 +1,18 @@
 //! The start: recover the log, make the dedupe table, name the topics, open the sink.
 
 use super::{Custom, Error};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Durability};
 use crate::dedupe::store::{Origin, Stamp, Store};
 use crate::dedupe::{Row, Table};
 use crate::io::disk::Disk;
+use crate::io::hook::{self, Hook};
 use crate::io::{IoError, Storage};
 use crate::kafka::consumer::Settings as KafkaSettings;
 use crate::kafka::start::{OnForeign, Policy, StartAt};
 use crate::kafka::tenure::{self, Fold, Rules, WalId};
 use crate::metrics::Metrics;
 use crate::processor::delivery::ROUTE;
-use crate::receiver::hook::Hook;
+use crate::receiver::plan::{Batching, Plans};
 use crate::receiver::pool::Pool;
 use crate::receiver::slot::Limits;
 use crate::receiver::{self, Owners, Shared, Views};
@@ -21,7 +22,7 @@ use crate::sink::file::FileOptions;
 use crate::sink::render::Format;
 use crate::sink::target::{self, Target};
 use crate::sink::{Receipt, Restored, Sink, Source};
-use crate::wal::{self, Feed, Log, State};
+use crate::wal::{self, Entry, Feed, Log, State};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -48,12 +49,22 @@ pub(super) struct Parts {
 
 pub(super) fn open(config: &Config, mut custom: Custom, metrics: &Arc<Metrics>) -> Result<Parts, Error> {
     let storage: Arc<dyn Storage> = Arc::new(Disk);
+    match config.wal.durability {
+        Durability::Fsync => {}
+        Durability::Os => {
+            tracing::warn!("wal.durability is os: a power cut loses what was acknowledged shortly before");
+        }
+        Durability::Memory => tracing::warn!("wal.durability is memory: a kill loses what was acknowledged"),
+    }
     let opened = wal::open(Arc::clone(&storage), wal_options(config, metrics))?;
     let (log, state) = (opened.log, opened.state);
     report(&opened.report);
     let corrupt: Vec<String> = opened.report.corrupt.iter().map(ToString::to_string).collect();
     for line in &corrupt {
         tracing::error!("{line}; this partition is not delivered past it");
+    }
+    if config.mode == config::Mode::Receiver {
+        drop_plans(&log, &state)?;
     }
     let known = state.topics.iter().map(|(number, topic)| (*number, topic.name.clone(), topic.id));
     let topics = Topics::new(known);
@@ -69,6 +80,8 @@ pub(super) fn open(config: &Config, mut custom: Custom, metrics: &Arc<Metrics>) 
         topics: topics.clone(),
         owners: Mutex::new(owners(config, &state, &custom)),
         table: Mutex::new(table),
+        // Every plan takes an LSN of its own, so ids that go on behind the last LSN were never used.
+        plans: Mutex::new(Plans::new(state.lsn + 1, &state.plans)),
         pool: Pool::new(BUFFERS),
         metrics: Arc::clone(metrics),
         views: Views::new(config.kafka.receivers as usize),
@@ -77,6 +90,19 @@ pub(super) fn open(config: &Config, mut custom: Custom, metrics: &Arc<Metrics>) 
     let receiver = receiver_options(config, &state);
     let restored = restored(&state, &topics);
     Ok(Parts { feed: opened.feed, log, store, sink, custom, restored, shared: Arc::new(shared), receiver, corrupt })
+}
+
+/// What direct mode planned and did not deliver is taken as any other record now.
+fn drop_plans(log: &Log, state: &State) -> Result<(), Error> {
+    for plan in &state.plans {
+        tracing::info!(
+            id = plan.id,
+            ranges = plan.ranges.len(),
+            "a plan of direct mode is dropped; its records are received"
+        );
+        log.append(Entry::PlanDropped { route: plan.route, id: plan.id })?;
+    }
+    Ok(())
 }
 
 /// Says what recovery found.
@@ -99,6 +125,7 @@ fn wal_options(config: &Config, metrics: &Arc<Metrics>) -> wal::Options {
     options.segment_age = config.wal.segment_age;
     options.max_bytes = config.wal.max_bytes;
     options.feed_bytes = (config.memory.budget / 4) as usize;
+    options.durability = config.wal.durability;
     options
 }
 
@@ -229,13 +256,17 @@ fn receiver_options(config: &Config, state: &State) -> receiver::Options {
             block_records: config.block.records,
             record_bytes_max: config.block.max_record_bytes as usize,
         },
+        direct: (config.mode == config::Mode::Direct).then(|| Batching {
+            interval: config.direct.batch_interval,
+            bytes: (config.direct.batch_bytes as usize).min(budget / 8),
+        }),
         block_age: config.block.age,
         open_bytes_max: budget / 8,
         queue_bytes_max: (budget / 8) as u64,
         policy,
         exit_at_end: config.exit_at_end,
         unreachable_timeout: kafka.unreachable_timeout,
-        hook: Hook::from_environment(),
+        hook: Hook::from_environment(hook::AFTER_SYNC),
     }
 }
 

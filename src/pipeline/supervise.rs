@@ -7,6 +7,7 @@ use super::{Control, Error};
 use crate::config::Config;
 use crate::dedupe::store::{Stamp, Store};
 use crate::dedupe::{Row, Table};
+use crate::io::hook::{self, Hook};
 use crate::metrics::Metrics;
 use crate::processor::delivery::{
     Delivery, DeliveryError, Options as DeliveryOptions, Parts as DeliveryParts, Progress,
@@ -73,6 +74,7 @@ fn start(config: Config, control: Control, parts: Parts, metrics: Arc<Metrics>) 
             dedupe: !parts.custom.unprotected,
             waiting_bytes: budget / 8,
         },
+        hook: Hook::from_environment(hook::AFTER_WRITE),
         metrics: Arc::clone(&metrics),
         progress: Arc::clone(&progress),
     });

@@ -17,7 +17,10 @@ pub(super) fn snapshot(running: &Running, phase: Phase) -> Snapshot {
     let status = running.log.status();
     let retrying = running.progress.retrying.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Snapshot {
-        mode: super::snapshot::Mode::Receiver,
+        mode: match running.config.mode {
+            crate::config::Mode::Receiver => super::snapshot::Mode::Receiver,
+            crate::config::Mode::Direct => super::snapshot::Mode::Direct,
+        },
         phase,
         uptime_seconds: running.started.elapsed().as_secs_f64(),
         wal: Wal {

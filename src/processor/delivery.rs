@@ -10,6 +10,7 @@ use super::log_view::LogView;
 use super::progress::lock;
 pub use super::progress::{DeliveryError, Progress};
 use crate::clock;
+use crate::io::hook::Hook;
 use crate::metrics::Metrics;
 use crate::record::topics::Topics;
 use crate::record::{Block, BlockHeader, Lsn, Partition};
@@ -65,6 +66,8 @@ pub struct Parts {
     pub processor: Box<dyn Processor>,
     /// How deliveries are gathered.
     pub options: Options,
+    /// For tests.
+    pub hook: Option<Hook>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Shared with the pipeline.
@@ -81,10 +84,15 @@ struct Lane {
     stopped: bool,
 }
 
+/// The LSN of what was never logged: a planned block of direct mode.
+const PLANNED: Lsn = 0;
+
 #[derive(Default)]
 struct Batch {
     blocks: Vec<(Source, Block)>,
     through: HashMap<Partition, Lsn>,
+    /// Whose planned blocks are in it, one for each.
+    planned: Vec<Partition>,
     bytes: usize,
     since: Option<Instant>,
 }
@@ -196,6 +204,11 @@ impl Delivery {
                 self.lane(header.partition);
                 self.settle(lsn, header, Some(block))
             }
+            FeedItem::Planned(block) => {
+                let header = block.header;
+                self.lane(header.partition);
+                self.settle(PLANNED, header, Some(block))
+            }
             FeedItem::Corrupt(damage) => {
                 self.stop_lane(damage.partition, damage.to_string());
                 Ok(())
@@ -228,14 +241,19 @@ impl Delivery {
         let options = self.parts.options;
         let Some(lane) = self.lanes.get_mut(&header.partition) else { return Ok(()) };
         if lane.stopped {
+            lane.landed(lsn);
             return Ok(());
         }
-        match if lane.waiting.is_empty() { verdict(lane, &header, &options) } else { Verdict::Wait } {
+        match if lane.waiting.is_empty() { verdict(lane, lsn, &header, &options) } else { Verdict::Wait } {
             Verdict::Deliver => self.add(lsn, &header, block),
-            Verdict::Delivered | Verdict::Disowned => Ok(()),
+            Verdict::Delivered | Verdict::Disowned => {
+                lane.landed(lsn);
+                Ok(())
+            }
             Verdict::Wait => {
                 let room = self.waiting_bytes < self.parts.options.waiting_bytes;
-                let block = block.filter(|_| room);
+                // What was never logged can't be read again.
+                let block = block.filter(|_| room || lsn == PLANNED);
                 self.waiting_bytes += block.as_ref().map_or(0, |block| block.payload.len());
                 self.waiting_blocks += 1;
                 lane.waiting.push_back((lsn, header, block));
@@ -253,8 +271,8 @@ impl Delivery {
         let options = self.parts.options;
         let mut free = Vec::new();
         for lane in self.lanes.values_mut() {
-            while let Some((_, header, _)) = lane.waiting.front() {
-                let verdict = verdict(lane, header, &options);
+            while let Some((lsn, header, _)) = lane.waiting.front() {
+                let verdict = verdict(lane, *lsn, header, &options);
                 if verdict == Verdict::Straddles {
                     return Err(straddles(lane, header));
                 }
@@ -268,6 +286,8 @@ impl Delivery {
                     // Later blocks are judged against what this one will have delivered.
                     lane.delivered = header.next;
                     free.push((lsn, header, block));
+                } else {
+                    lane.landed(lsn);
                 }
             }
         }
@@ -299,7 +319,11 @@ impl Delivery {
         })?;
         self.batch.bytes += block.payload.len();
         self.batch.since.get_or_insert_with(Instant::now);
-        self.batch.through.insert(header.partition, lsn);
+        if lsn == PLANNED {
+            self.batch.planned.push(header.partition);
+        } else {
+            self.batch.through.insert(header.partition, lsn);
+        }
         self.batch.blocks.push((source, block));
         Ok(())
     }
@@ -327,12 +351,19 @@ impl Delivery {
         self.parts.metrics.sink_syncs.inc();
         self.parts.metrics.sink_sync_seconds.observe(started.elapsed());
         *lock(&self.parts.progress.retrying) = None;
+        if let Some(hook) = &self.parts.hook {
+            hook.reached();
+        }
         self.log_receipts(receipts)?;
         let records: u64 = blocks.iter().map(|(_, block)| u64::from(block.header.count)).sum();
         self.parts.metrics.records_delivered.inc_by(records);
         self.parts.metrics.bytes_delivered.inc_by(self.batch.bytes as u64);
         self.parts.metrics.blocks_delivered.inc_by(blocks.len() as u64);
-        self.batch = Batch::default();
+        for partition in std::mem::take(&mut self.batch).planned {
+            if let Some(lane) = self.lanes.get(&partition) {
+                lane.landed(PLANNED);
+            }
+        }
         Ok(())
     }
 
@@ -382,11 +413,22 @@ impl Delivery {
     }
 }
 
-fn verdict(lane: &Lane, header: &BlockHeader, options: &Options) -> Verdict {
+impl Lane {
+    /// A block has ended its way, with a durable receipt or without delivery.
+    fn landed(&self, lsn: Lsn) {
+        if lsn == PLANNED {
+            self.marks.in_flight.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+fn verdict(lane: &Lane, lsn: Lsn, header: &BlockHeader, options: &Options) -> Verdict {
     if !options.dedupe {
         return Verdict::Deliver;
     }
-    let acked = options.fence.then(|| lane.marks.acked.load(Ordering::Acquire));
+    // A plan is committed after its delivery, so it can't wait for the commit.
+    let fenced = options.fence && lsn != PLANNED;
+    let acked = fenced.then(|| lane.marks.acked.load(Ordering::Acquire));
     let disowned = lane.marks.disowned();
     fence::decide(header, &View { delivered: lane.delivered, acked, disowned: &disowned })
 }

@@ -201,6 +201,11 @@ impl Receiver<'_> {
                 self.shared.log.append(Entry::Topic { number, name, id })?;
             }
             let partition = Partition { topic: topic.number, number: named.1 };
+            if self.shared.log.marks(partition).in_flight.load(Ordering::Acquire) > 0 {
+                // Direct mode: a tenure adopts only what is delivered.
+                self.assigning.put(named, "planned blocks are still being delivered".to_string(), false);
+                continue;
+            }
             let ticket = {
                 let mut owners = self.owners();
                 let members = owners.members.clone();
@@ -297,16 +302,27 @@ impl Receiver<'_> {
         let mut starts = Vec::new();
         for (candidate, tenure) in opened {
             self.report(&candidate.named, &tenure);
-            starts.push((candidate.named.clone(), tenure.fetch));
-            self.add_lane(candidate, &tenure);
+            let fetch = self.fetch_from(candidate.partition, &tenure);
+            starts.push((candidate.named.clone(), fetch));
+            self.add_lane(candidate, &tenure, fetch);
         }
         self.assigning.changed = Some(Instant::now());
         Ok(starts)
     }
 
-    fn add_lane(&mut self, candidate: Candidate, tenure: &Opened) {
+    /// In direct mode what this log delivered is not fetched again, even if another instance was at work below it.
+    fn fetch_from(&self, partition: Partition, tenure: &Opened) -> i64 {
+        match self.options.direct {
+            Some(_) => tenure.fetch.max(self.shared.log.marks(partition).delivered()),
+            None => tenure.fetch,
+        }
+    }
+
+    fn add_lane(&mut self, candidate: Candidate, tenure: &Opened, fetch: i64) {
         let Candidate { named, partition, .. } = candidate;
         let marks = self.shared.log.marks(partition);
+        let deliver = marks.delivered.load(Ordering::Acquire);
+        let again = self.plans_again(partition, fetch);
         {
             let mut owners = self.owners();
             if let Some(ownership) = owners.get(partition) {
@@ -316,11 +332,10 @@ impl Receiver<'_> {
                 marks.acked.fetch_max(acked.unwrap_or(-1), Ordering::AcqRel);
             }
         }
-        let deliver = marks.delivered.load(Ordering::Acquire);
-        let row = Row { admit: tenure.fetch, deliver, tenure: tenure.tenure };
+        let row = Row { admit: fetch, deliver, tenure: tenure.tenure };
         self.shared.table.lock().unwrap_or_else(std::sync::PoisonError::into_inner).set(partition, row);
         let end = if self.options.exit_at_end { self.range(&named).ok().map(|range| range.next) } else { None };
-        let slot = Slot::new(partition, tenure.tenure, tenure.fetch);
+        let slot = Slot::new(partition, tenure.tenure, fetch).run_again(again);
         self.assigning.late.remove(&named);
         self.by_name.insert(named.clone(), self.lanes.len());
         let member = self.membership().map(|membership| membership.member);
@@ -329,7 +344,7 @@ impl Receiver<'_> {
             named,
             slot,
             marks,
-            durable: tenure.fetch,
+            durable: fetch,
             end,
             at_end: false,
             trust: Trust::Sure,

@@ -125,7 +125,7 @@ impl Receiver<'_> {
             return;
         }
         if let Some(hook) = &self.options.hook {
-            hook.after_sync();
+            hook.reached();
         }
         let id = self.commits.next_id;
         self.commits.next_id += 1;
@@ -210,6 +210,7 @@ impl Receiver<'_> {
                 let due = owners.get(lane.slot.partition).is_some_and(|ownership| ownership.due(self.number).is_some());
                 !due && lane.slot.opened.is_none() && lane.durable >= lane.slot.next
             })
+            && self.gathering.is_empty()
     }
 }
 

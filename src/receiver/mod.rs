@@ -7,8 +7,8 @@
 mod assign;
 mod commits;
 mod doubts;
-pub mod hook;
 mod owners;
+pub mod plan;
 mod poll;
 pub mod pool;
 mod pressure;
@@ -22,6 +22,7 @@ pub use owners::Owners;
 pub use view::{View, Views};
 
 use crate::dedupe::Table;
+use crate::io::hook::Hook;
 use crate::kafka::consumer::Settings;
 use crate::kafka::start::{Policy, Stop};
 use crate::kafka::tenure::WalId;
@@ -43,6 +44,8 @@ pub struct Options {
     pub kafka: Settings,
     /// When blocks close by size.
     pub limits: slot::Limits,
+    /// Direct mode: when batches close. `None`: receiver mode, blocks are logged.
+    pub direct: Option<plan::Batching>,
     /// When blocks close by age.
     pub block_age: Duration,
     /// Bytes in open blocks, all partitions together, above which all of them close.
@@ -56,7 +59,7 @@ pub struct Options {
     /// How long an `exit_at_end` run waits for a sign of life from Kafka.
     pub unreachable_timeout: Duration,
     /// For tests.
-    pub hook: Option<hook::Hook>,
+    pub hook: Option<Hook>,
 }
 
 /// What all receivers of a log share.
@@ -71,6 +74,8 @@ pub struct Shared {
     pub owners: Mutex<Owners>,
     /// What was admitted.
     pub table: Mutex<Table>,
+    /// Direct mode: plans that were left open.
+    pub plans: Mutex<plan::Plans>,
     /// Buffers.
     pub pool: Pool,
     /// Counters.

@@ -64,6 +64,8 @@ pub(super) struct Receiver<'a> {
     paused: bool,
     last_housekeeping: Instant,
     pub received_first: bool,
+    /// Direct mode: the next batch.
+    pub gathering: super::plan::Gathering,
     /// This receiver gave partitions back by itself since events were last served.
     pub out_of_turn: bool,
 }
@@ -88,6 +90,7 @@ impl<'a> Receiver<'a> {
             paused: false,
             last_housekeeping: now,
             received_first: false,
+            gathering: super::plan::Gathering::default(),
             out_of_turn: false,
         })
     }
@@ -179,7 +182,8 @@ impl<'a> Receiver<'a> {
     fn relieve(&mut self, now: Instant) -> Result<Pressure, ReceiverError> {
         let log = &self.shared.log;
         let stalled = self.stalled.map(|since| now.duration_since(since));
-        let pressure = pressure::decide(log.queued_bytes(), self.options.queue_bytes_max, log.is_full(), stalled);
+        let queued = log.queued_bytes() + log.planned_bytes() as u64;
+        let pressure = pressure::decide(queued, self.options.queue_bytes_max, log.is_full(), stalled);
         if let Some(failure) = log.failure() {
             return Err(crate::wal::WalError::Poisoned(failure).into());
         }

@@ -3,10 +3,12 @@
 //! Promises: blocks are contiguous (`first` is where the last one ended), each record is copied once, records below
 //! the next offset are suppressed, never logged twice. Never: no I/O, no clock; time is passed in.
 
+use super::plan::empty_block;
 use super::pool::Pool;
 use crate::kafka::ffi::fetch::Message;
 use crate::record::batch::{BatchBuilder, HeaderRef, RECORD_OVERHEAD, RecordRef};
 use crate::record::{Block, BlockHeader, Partition};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Offsets one batch can span.
@@ -50,13 +52,41 @@ pub struct Slot {
     pub leader_epoch: i32,
     /// When the open block got its first record.
     pub opened: Option<Instant>,
+    /// Direct mode: where the ranges end that are run again; while there are any, blocks end nowhere else.
+    again: VecDeque<i64>,
     open: Option<BatchBuilder>,
 }
 
 impl Slot {
     /// A partition that reads from `next` on.
     pub fn new(partition: Partition, tenure: u32, next: i64) -> Self {
-        Self { partition, tenure, next, leader_epoch: -1, opened: None, open: None }
+        Self { partition, tenure, next, leader_epoch: -1, opened: None, again: VecDeque::new(), open: None }
+    }
+
+    /// The same with ranges to run again; each begins where the one before it ends.
+    #[must_use]
+    pub fn run_again(self, again: VecDeque<i64>) -> Self {
+        Self { again, ..self }
+    }
+
+    /// True while there are ranges to run again.
+    pub fn is_again(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// Blocks end by size again.
+    pub fn forget_again(&mut self) {
+        self.again.clear();
+    }
+
+    /// Closes the first range that is run again, if it ends at or below `seen`: nothing more of it will come.
+    pub fn seal_again(&mut self, seen: i64, pool: &Pool) -> Option<Block> {
+        let end = *self.again.front().filter(|end| **end <= seen)?;
+        self.again.pop_front();
+        let first = self.open.as_ref().map_or(self.next, BatchBuilder::first);
+        let sealed = self.seal_to(end, pool);
+        self.next = end;
+        Some(sealed.unwrap_or_else(|| empty_block(self.partition, self.tenure, first, end)))
     }
 
     /// Bytes in the open block.
@@ -87,6 +117,7 @@ impl Slot {
         }
         let must_close = self.open.as_ref().is_some_and(|open| {
             open.count() > 0
+                && self.again.is_empty()
                 && (open.bytes() + bytes + RECORD_OVERHEAD > limits.block_bytes
                     || open.count() >= limits.block_records
                     || offset - open.first() >= OFFSETS_MAX)

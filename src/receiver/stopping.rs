@@ -38,11 +38,13 @@ impl Receiver<'_> {
 
     fn let_go_within(&mut self, partitions: &[Named], lost: bool, patience: Duration) -> Result<(), ReceiverError> {
         let sealed = if lost { Ok(()) } else { self.seal(partitions) };
+        let sealed = sealed.and_then(|()| if lost { Ok(()) } else { self.log_plan() });
         let keys: Vec<_> = partitions
             .iter()
             .filter_map(|named| self.by_name.get(named))
             .map(|&lane| self.lanes[lane].slot.partition)
             .collect();
+        self.drop_gathered(&keys);
         for key in &keys {
             if let Some(ownership) = self.owners().get(*key) {
                 ownership.revoke(self.number);
@@ -68,7 +70,7 @@ impl Receiver<'_> {
         for named in partitions {
             let Some(&lane) = self.by_name.get(named) else { continue };
             let slot = &mut self.lanes[lane].slot;
-            if full {
+            if full && self.options.direct.is_none() || slot.is_again() {
                 slot.discard();
             } else if let Some(block) = slot.seal(&self.shared.pool) {
                 self.admit(block)?;

@@ -1,6 +1,7 @@
 //! From a batch of messages to blocks: suppress, judge, copy, seal, admit.
 
 use super::assign::ASK;
+use super::plan::empty_block;
 use super::poll::{Lane, Receiver};
 use super::slot::Taken;
 use super::trust::{self, Step, Trust};
@@ -87,6 +88,9 @@ impl Receiver<'_> {
         headers: &mut Vec<HeaderRef<'m>>,
         now: Instant,
     ) -> Result<Taken, ReceiverError> {
+        if self.lanes[lane].slot.is_again() {
+            self.close_again(lane, message.offset());
+        }
         let mut full = None;
         let Options { limits, .. } = self.options;
         let slot = &mut self.lanes[lane].slot;
@@ -101,6 +105,10 @@ impl Receiver<'_> {
         }
         if let Some(block) = full {
             self.admit(block)?;
+        }
+        let slot = &self.lanes[lane].slot;
+        if slot.is_again() {
+            self.close_again(lane, slot.next);
         }
         if let Taken::TooLarge(bytes) = taken {
             let (topic, partition) = self.lanes[lane].named.clone();
@@ -162,6 +170,10 @@ impl Receiver<'_> {
 
     /// Everything below `end` has been seen: what had no record (markers, aborted, compacted) is closed too.
     fn reached_end(&mut self, lane: usize, end: i64) -> Result<(), ReceiverError> {
+        if self.lanes[lane].slot.is_again() {
+            self.close_again(lane, end);
+            self.forget_again(lane, end);
+        }
         let slot = &mut self.lanes[lane].slot;
         if end > slot.next {
             match slot.seal_to(end, &self.shared.pool) {
@@ -178,14 +190,22 @@ impl Receiver<'_> {
         let slot = &mut self.lanes[lane].slot;
         let (partition, tenure, first) = (slot.partition, slot.tenure, slot.next);
         slot.skip_to(to);
+        if self.options.direct.is_some() {
+            self.gather(empty_block(partition, tenure, first, to));
+            return Ok(());
+        }
         if self.may_admit(partition, tenure, first, to) {
             self.shared.log.append(Entry::Empty { partition, tenure, first, next: to })?;
         }
         Ok(())
     }
 
-    /// Hands a block to the log, if its tenure still holds and dedupe lets it in.
+    /// Hands a block to the log, if its tenure still holds and dedupe lets it in; in direct mode, to the next plan.
     pub fn admit(&mut self, block: Block) -> Result<(), ReceiverError> {
+        if self.options.direct.is_some() {
+            self.gather(block);
+            return Ok(());
+        }
         let header = &block.header;
         if self.may_admit(header.partition, header.tenure, header.first, header.next) {
             self.shared.metrics.blocks_admitted.inc();
@@ -194,7 +214,8 @@ impl Receiver<'_> {
         Ok(())
     }
 
-    fn may_admit(&self, partition: Partition, tenure: u32, first: i64, next: i64) -> bool {
+    /// Asks ownership and dedupe; on a yes the range counts as taken.
+    pub fn may_admit(&self, partition: Partition, tenure: u32, first: i64, next: i64) -> bool {
         let mut owners = self.shared.owners.lock().unwrap_or_else(PoisonError::into_inner);
         if !owners.get(partition).is_some_and(|ownership| ownership.admit(tenure, next)) {
             return false;
@@ -212,6 +233,9 @@ impl Receiver<'_> {
 
     /// Closes blocks by age, and all of them when together they hold too much.
     pub fn close_old(&mut self, now: Instant) -> Result<(), ReceiverError> {
+        if self.options.direct.is_some() {
+            return self.plan_due(now);
+        }
         let open: usize = self.lanes.iter().map(|lane| lane.slot.open_bytes()).sum();
         let all = open > self.options.open_bytes_max;
         for lane in 0..self.lanes.len() {

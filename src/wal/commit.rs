@@ -213,14 +213,14 @@ impl Worker {
             self.is_jammed = false;
             return Ok(self.answer(0));
         }
-        let count = self.writer.append(&self.batch)?;
+        let Self { writer, batch, queue, shared, .. } = self;
+        let count =
+            writer.append_telling(batch, &mut |writer, count| publish(writer, &batch[..count], queue, shared))?;
         self.last_group = Instant::now();
         self.is_jammed = count == 0 && self.shared.full.load(Ordering::Relaxed);
         if count == 0 {
             // The next try leaves blocks out, so that one without space does not hold up receipts.
             self.stuck_until = Some(Instant::now() + LOOK_AGAIN);
-        } else {
-            self.publish(count);
         }
         self.answer(count);
         self.put_back(count);
@@ -243,23 +243,6 @@ impl Worker {
         let writer = &self.writer;
         let full = Full { is_full, has_room: &|entry, ahead| writer.has_room(entry, ahead) };
         self.queue.take(limit, &full, &mut self.batch, &mut self.ends);
-    }
-
-    /// The first `count` entries of the batch are durable: tell everyone.
-    fn publish(&mut self, count: usize) {
-        let durable = self.writer.durable_lsn();
-        let entries = &self.batch[..count];
-        self.shared.durable.store(durable, Ordering::Release);
-        let partitions = entries.iter().filter_map(Entry::partition);
-        self.shared.marks.update(self.writer.state(), partitions);
-        let blocks = entries.iter().zip(self.writer.locations()).filter_map(|(entry, at)| match entry {
-            Entry::Block(block) => Some((at, block)),
-            _ => None,
-        });
-        self.shared.handover.put(blocks, durable + 1);
-        let callers = entries.iter().filter(|e| !matches!(e, Entry::RetiredBelow { .. }));
-        self.queue.settled(callers.map(Entry::bytes).sum());
-        self.shared.queued.store(self.queue.bytes() as usize, Ordering::Relaxed);
     }
 
     /// Answers those whose entries are durable; true if someone was.
@@ -348,4 +331,24 @@ impl Worker {
             }
         }
     }
+}
+
+/// These entries are durable: tell everyone.
+fn publish(writer: &Writer, entries: &[Entry], queue: &mut Queue, shared: &Shared) {
+    let durable = writer.durable_lsn();
+    shared.durable.store(durable, Ordering::Release);
+    shared.marks.update(writer.state(), entries.iter().filter_map(Entry::partition));
+    let blocks = entries.iter().zip(writer.locations()).filter_map(|(entry, at)| match entry {
+        Entry::Block(block) => Some((at, block)),
+        _ => None,
+    });
+    shared.handover.put(blocks, durable + 1);
+    for entry in entries {
+        if let Entry::Plan { blocks, .. } = entry {
+            shared.handover.put_planned(blocks.iter().cloned());
+        }
+    }
+    let callers = entries.iter().filter(|e| !matches!(e, Entry::RetiredBelow { .. }));
+    queue.settled(callers.map(Entry::bytes).sum());
+    shared.queued.store(queue.bytes() as usize, Ordering::Relaxed);
 }

@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::record::{Block, Lsn, Partition};
 use bytes::Bytes;
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub enum FeedItem {
         /// The block.
         block: Block,
     },
+    /// A block of direct mode: its plan is durable, its data was never logged.
+    Planned(Block),
     /// An acknowledged block that can't be read. Later blocks of its partition are not handed out.
     Corrupt(CorruptBlock),
 }
@@ -34,6 +37,8 @@ pub enum FeedItem {
 #[derive(Debug, Default)]
 struct Shelf {
     queue: VecDeque<(Lsn, Block)>,
+    /// Blocks of direct mode; handed out after everything that was logged.
+    planned: VecDeque<Block>,
     bytes: usize,
     /// Set: blocks from here on are read back.
     behind: Option<Location>,
@@ -49,6 +54,8 @@ pub struct Handover {
     shelf: Mutex<Shelf>,
     changed: Condvar,
     limit: usize,
+    /// Bytes of planned blocks announced and not handed out yet.
+    planned_bytes: AtomicUsize,
     metrics: Arc<Metrics>,
 }
 
@@ -57,7 +64,7 @@ impl Handover {
     pub fn new(limit: usize, from: Location, next_lsn: Lsn, metrics: Arc<Metrics>) -> Self {
         let behind = (from.lsn < next_lsn).then_some(from);
         let shelf = Mutex::new(Shelf { behind, next_lsn, ..Shelf::default() });
-        Self { shelf, changed: Condvar::new(), limit, metrics }
+        Self { shelf, changed: Condvar::new(), limit, planned_bytes: AtomicUsize::new(0), metrics }
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
@@ -81,6 +88,24 @@ impl Handover {
         shelf.next_lsn = next_lsn;
         drop(shelf);
         self.changed.notify_all();
+    }
+
+    /// Blocks of direct mode are on their way: from now on their bytes count.
+    pub fn announce(&self, blocks: &[Block]) {
+        let bytes = blocks.iter().map(|block| block.payload.len()).sum();
+        self.planned_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes announced blocks whose plan is durable. They are never dropped: who announces them bounds their bytes by
+    /// [`Handover::planned_bytes`].
+    pub fn put_planned(&self, blocks: impl IntoIterator<Item = Block>) {
+        self.shelf().planned.extend(blocks);
+        self.changed.notify_all();
+    }
+
+    /// Bytes of planned blocks announced and not handed out yet.
+    pub fn planned_bytes(&self) -> usize {
+        self.planned_bytes.load(Ordering::Relaxed)
     }
 
     /// Nothing more is handed out: the log is poisoned.
@@ -176,7 +201,9 @@ impl Feed {
     /// Leaves out what follows a corrupt block in its partition.
     fn admit(&mut self, item: FeedItem) -> Option<FeedItem> {
         match &item {
-            FeedItem::Block { block, .. } => (!self.stopped.contains(&block.header.partition)).then_some(item),
+            FeedItem::Block { block, .. } | FeedItem::Planned(block) => {
+                (!self.stopped.contains(&block.header.partition)).then_some(item)
+            }
             FeedItem::Corrupt(corrupt) => self.stopped.insert(corrupt.partition).then_some(item),
         }
     }
@@ -196,6 +223,10 @@ impl Feed {
             }
             if let Some(location) = shelf.behind {
                 return Ok(Taken::Behind(location));
+            }
+            if let Some(block) = shelf.planned.pop_front() {
+                self.handover.planned_bytes.fetch_sub(block.payload.len(), Ordering::Relaxed);
+                return Ok(Taken::Item(FeedItem::Planned(block)));
             }
             if shelf.is_closed {
                 return Err(WalError::Closed);

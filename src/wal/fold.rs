@@ -176,8 +176,9 @@ impl State {
                 delivery.delivered_lsn = delivery.delivered_lsn.max(*through_lsn);
                 let detail = detail.clone();
                 delivery.receipt = Some(StoredReceipt { first, next, keep_from, detail });
+                self.finish_plans(*partition, *route, next);
             }
-            Entry::Plan { route, id, time_ms, ranges } => {
+            Entry::Plan { route, id, time_ms, ranges, .. } => {
                 let (route, id, time_ms) = (*route, *id, *time_ms);
                 let ranges = ranges.clone();
                 self.plans.push(OpenPlan { route, id, time_ms, ranges });
@@ -195,21 +196,32 @@ impl State {
         state.delivery.entry(route).or_default()
     }
 
+    /// Direct mode: what was planned and is delivered leaves its plan, and counts as admitted although it was never
+    /// logged.
+    fn finish_plans(&mut self, partition: Partition, route: u16, next: i64) {
+        let mut done = NO_OFFSET;
+        for plan in self.plans.iter_mut().filter(|plan| plan.route == route) {
+            plan.ranges.retain(|range| {
+                let is_done = range.partition() == partition && range.until <= next;
+                done = if is_done { done.max(range.until) } else { done };
+                !is_done
+            });
+        }
+        self.plans.retain(|plan| !plan.ranges.is_empty());
+        if let Some(state) = self.partitions.get_mut(&partition).filter(|p| p.tenure > 0 && p.admitted < done) {
+            let range = TenureRange { tenure: state.tenure, first: state.admitted, next: done };
+            state.admitted = done;
+            push_undecided(state, range);
+        }
+    }
+
     fn admit(&mut self, mv: &Move) -> Result<(), FoldError> {
         let known = self.partitions.get(&mv.partition);
         let (admitted, tenure) = known.map_or((NO_OFFSET, 0), |p| (p.admitted, p.tenure));
         allowed(mv, admitted, tenure)?;
         let state = self.partitions.entry(mv.partition).or_default();
         state.admitted = mv.next;
-        let range = TenureRange { tenure: mv.tenure, first: mv.first, next: mv.next };
-        match state.undecided.last_mut() {
-            Some(last) if last.tenure == range.tenure && last.next == range.first => {
-                last.next = range.next;
-            }
-            _ if range.first < range.next => state.undecided.push(range),
-            _ => {}
-        }
-        confirm(state, state.acked);
+        push_undecided(state, TenureRange { tenure: mv.tenure, first: mv.first, next: mv.next });
         Ok(())
     }
 
@@ -287,6 +299,16 @@ fn is_disowned(state: &PartitionState, lsn: Lsn, range: &TenureRange, done: i64)
         cut(&mut left, d.tenure, d.first, d.next);
     }
     left.is_empty()
+}
+
+/// Adds a range that was just admitted; what is acknowledged of it is decided already.
+fn push_undecided(state: &mut PartitionState, range: TenureRange) {
+    match state.undecided.last_mut() {
+        Some(last) if last.tenure == range.tenure && last.next == range.first => last.next = range.next,
+        _ if range.first < range.next => state.undecided.push(range),
+        _ => {}
+    }
+    confirm(state, state.acked);
 }
 
 fn confirm(state: &mut PartitionState, next: i64) {

@@ -152,6 +152,33 @@ impl Log {
         self.request(vec![entry], None)
     }
 
+    /// Queues a plan of direct mode; the feed hands its blocks out once the plan is durable, after all that was logged.
+    /// Does not block. The caller bounds the bytes by [`Log::planned_bytes`].
+    pub fn append_plan(&self, plan: Entry) -> Result<(), WalError> {
+        if let Entry::Plan { blocks, .. } = &plan {
+            self.announce(blocks);
+        }
+        self.append(plan)
+    }
+
+    /// Hands on blocks of a plan that is durable already and is run again.
+    pub fn hand_on_planned(&self, blocks: Vec<Block>) {
+        self.announce(&blocks);
+        self.shared.handover.put_planned(blocks);
+    }
+
+    fn announce(&self, blocks: &[Block]) {
+        for block in blocks {
+            self.marks(block.header.partition).in_flight.fetch_add(1, Ordering::AcqRel);
+        }
+        self.shared.handover.announce(blocks);
+    }
+
+    /// Payload bytes of planned blocks that the feed has not handed out yet; for backpressure.
+    pub fn planned_bytes(&self) -> usize {
+        self.shared.handover.planned_bytes()
+    }
+
     /// Queues the entries and waits until they are durable; returns the last durable LSN then. Without entries: waits
     /// until everything queued before is durable.
     pub fn append_synced(&self, entries: Vec<Entry>) -> Result<Lsn, WalError> {

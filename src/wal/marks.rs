@@ -15,13 +15,21 @@ pub struct PartitionMarks {
     pub acked: AtomicI64,
     /// Next offset to deliver on the default route, by durable receipts.
     pub delivered: AtomicI64,
+    /// Planned blocks on their way to the sink: counted up by the log, down by the delivery.
+    pub in_flight: AtomicI64,
     disowned: Mutex<Vec<Disowned>>,
 }
 
 impl Default for PartitionMarks {
     fn default() -> Self {
         let none = || AtomicI64::new(NO_OFFSET);
-        Self { durable: none(), acked: none(), delivered: none(), disowned: Mutex::default() }
+        Self {
+            durable: none(),
+            acked: none(),
+            delivered: none(),
+            in_flight: AtomicI64::new(0),
+            disowned: Mutex::default(),
+        }
     }
 }
 

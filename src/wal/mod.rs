@@ -38,7 +38,7 @@ pub use error::{ErrorClass, WalError};
 pub use feed::{Feed, FeedItem};
 pub use format::entry::{Entry, PlanRange};
 pub use format::state::{
-    DEFAULT_ROUTE, Delivery, Disowned, NO_OFFSET, PartitionState, State, StoredReceipt, TenureRange, Topic,
+    DEFAULT_ROUTE, Delivery, Disowned, NO_OFFSET, OpenPlan, PartitionState, State, StoredReceipt, TenureRange, Topic,
 };
 pub use log::{Log, Opened, Status, open};
 pub use marks::PartitionMarks;

@@ -2,6 +2,7 @@
 
 use super::error::WalError;
 use super::format::PAGE;
+use crate::config::Durability;
 use crate::metrics::Metrics;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct Options {
     pub feed_bytes: usize,
     /// An `Idle` frame follows the last group after this time. Default 100 ms.
     pub idle: Duration,
+    /// When an entry counts as durable. Weaker than the default, acknowledged entries can be lost: see [`Durability`].
+    pub durability: Durability,
     /// Where the log counts.
     pub metrics: Arc<Metrics>,
     /// Called after each sync.
@@ -51,6 +54,7 @@ impl Options {
             group_bytes: 8 << 20,
             feed_bytes: 32 << 20,
             idle: Duration::from_millis(100),
+            durability: Durability::Fsync,
             metrics,
             on_durable: None,
             seed: None,

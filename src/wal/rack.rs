@@ -12,6 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// Kept free of the quota, at most and as a part of it: what the file system adds to the lengths of files (extents,
+/// directories) and the dedupe table's own files.
+const RESERVE_MAX: u64 = 4 << 20;
+const RESERVE_PART: u64 = 64;
+
 #[derive(Debug, Default)]
 struct Shelf {
     ready: Vec<String>,
@@ -30,13 +35,15 @@ pub struct Rack {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     segment_bytes: u64,
+    /// The quota without its reserve.
     max_bytes: Option<u64>,
     shelf: Mutex<Shelf>,
     changed: Condvar,
 }
 
 impl Rack {
-    /// A rack with the spares found in the directory; `used` counts the bytes of segments and of these spares.
+    /// A rack with the spares found in the directory; `sizes` are a segment's and the quota for the whole directory, of
+    /// which a part stays free for what the file system adds. `used` counts the bytes of segments and of these spares.
     pub fn new(
         storage: Arc<dyn Storage>,
         dir: PathBuf,
@@ -44,7 +51,8 @@ impl Rack {
         ready: Vec<String>,
         used: u64,
     ) -> Self {
-        let (segment_bytes, max_bytes) = sizes;
+        let (segment_bytes, quota) = sizes;
+        let max_bytes = quota.map(|quota| quota - (quota / RESERVE_PART).min(RESERVE_MAX));
         let shelf = Mutex::new(Shelf { ready, used, ..Shelf::default() });
         Self { storage, dir, segment_bytes, max_bytes, shelf, changed: Condvar::new() }
     }

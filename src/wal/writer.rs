@@ -19,6 +19,7 @@ use super::options::{Entropy, SPARES_FOR_BLOCKS};
 use super::rack::Rack;
 use super::retention::Runs;
 use super::segment::{self, Active, Birth, write_zeros};
+use crate::config::Durability;
 use crate::io::{IoError, Storage};
 use crate::metrics::Metrics;
 use crate::record::Lsn;
@@ -63,6 +64,8 @@ pub struct Parts {
     pub state: State,
     /// The next LSN.
     pub next_lsn: Lsn,
+    /// When entries count as durable.
+    pub durability: Durability,
 }
 
 /// The writer.
@@ -137,6 +140,16 @@ impl Writer {
     /// # Panics
     /// If an entry breaks the rule that a partition's ranges follow each other without a jump.
     pub fn append(&mut self, entries: &[Entry]) -> Result<usize, WalError> {
+        self.append_telling(entries, &mut |_, _| {})
+    }
+
+    /// [`Writer::append`]; `taken` is called with the number as soon as the entries count as durable: with
+    /// [`Durability::Memory`] before they are written.
+    pub fn append_telling(
+        &mut self,
+        entries: &[Entry],
+        taken: &mut dyn FnMut(&Self, usize),
+    ) -> Result<usize, WalError> {
         self.group.clear();
         if self.is_poisoned {
             return Err(WalError::Closed);
@@ -150,7 +163,15 @@ impl Writer {
         // The footer rides with the last group of a segment if its successor can be built at once.
         let seal = count < entries.len() && self.parts.rack.ready() > 0;
         self.encode(&entries[..count], seal)?;
-        match self.write(entries) {
+        let position = self.parts.active.position;
+        if self.parts.durability == Durability::Memory {
+            self.take_over(&entries[..count], seal)?;
+            taken(self, count);
+            self.write(position, entries).map_err(|error| self.poison(error.into()))?;
+            self.show_written();
+            return Ok(count);
+        }
+        match self.write(position, entries) {
             Ok(()) => {}
             Err(error) if error.is_full() && error.operation != SYNC => {
                 // Positions are not used twice: the segment ends at its last synced frame.
@@ -162,7 +183,15 @@ impl Writer {
             Err(error) => return Err(self.poison(error.into())),
         }
         self.take_over(&entries[..count], seal)?;
+        self.show_written();
+        taken(self, count);
         Ok(count)
+    }
+
+    /// Readers may read up to here.
+    fn show_written(&self) {
+        let active = &self.parts.active;
+        self.parts.catalogue.extend(active.number, active.position);
     }
 
     /// An `Idle` frame, synced: it witnesses the sync of the last group. Nothing if there was none since the last one.
@@ -325,15 +354,17 @@ impl Writer {
     }
 
     /// One positional vectored write and one sync.
-    fn write(&self, entries: &[Entry]) -> Result<(), IoError> {
+    fn write(&self, position: u64, entries: &[Entry]) -> Result<(), IoError> {
         let (active, metrics) = (&self.parts.active, &self.parts.metrics);
-        active.file.write_at(active.position, &self.group.slices(entries))?;
-        let begun = Instant::now();
-        active.file.sync_data()?;
-        metrics.wal_fsync_seconds.observe(begun.elapsed());
-        metrics.wal_fsyncs.inc();
+        active.file.write_at(position, &self.group.slices(entries))?;
+        if self.parts.durability == Durability::Fsync {
+            let begun = Instant::now();
+            active.file.sync_data()?;
+            metrics.wal_fsync_seconds.observe(begun.elapsed());
+            metrics.wal_fsyncs.inc();
+        }
         metrics.wal_groups.inc();
-        metrics.wal_bytes_appended.inc_by(self.group.end() - active.position);
+        metrics.wal_bytes_appended.inc_by(self.group.end() - position);
         Ok(())
     }
 
@@ -353,7 +384,6 @@ impl Writer {
         active.digest.clone_from(self.group.digest());
         active.is_closed |= closed;
         self.is_idle = matches!(entries.last(), Some(Entry::Idle)) || entries.is_empty();
-        self.parts.catalogue.extend(active.number, active.position);
         Ok(())
     }
 
@@ -366,8 +396,12 @@ impl Writer {
         }
         self.group.clear();
         self.encode(&[], true)?;
-        match self.write(&[]) {
-            Ok(()) => self.take_over(&[], true),
+        match self.write(self.parts.active.position, &[]) {
+            Ok(()) => {
+                self.take_over(&[], true)?;
+                self.show_written();
+                Ok(())
+            }
             Err(error) if error.is_full() && error.operation != SYNC => Ok(()),
             Err(error) => Err(self.poison(error.into())),
         }

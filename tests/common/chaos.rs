@@ -20,6 +20,8 @@ pub enum Moment {
     Random,
     /// Between the sync of the log and the commit to Kafka: the double-processing window.
     AfterSync,
+    /// Between the sink's durable write and its receipt in the log.
+    AfterWrite,
 }
 
 /// What a run of blows showed.
@@ -71,7 +73,9 @@ pub fn kill_one(kafka: &'static Kafka, kills: Kills<'_>) -> Outcome {
     let signal = scratch.join("synced");
     let run = Run::new(kafka, &topic, &group, scratch.path()).set(kills.format.setting());
     let run = kills.settings.iter().fold(run, |run, pair| run.set(pair));
-    let hooked = run.clone().env("FOREBAY_HOOK_AFTER_SYNC", &signal.display().to_string());
+    let variable =
+        if kills.moment == Moment::AfterWrite { "FOREBAY_HOOK_AFTER_WRITE" } else { "FOREBAY_HOOK_AFTER_SYNC" };
+    let hooked = run.clone().env(variable, &signal.display().to_string());
     let load = Load::start(kafka, &topic, PARTITIONS, 0, kills.per_second, 100);
     for _ in 0..kills.count {
         match kills.moment {
@@ -80,10 +84,10 @@ pub fn kill_one(kafka: &'static Kafka, kills: Kills<'_>) -> Outcome {
                 std::thread::sleep(dice.millis(20, 2000));
                 process.kill();
             }
-            Moment::AfterSync => {
+            Moment::AfterSync | Moment::AfterWrite => {
                 std::fs::write(&signal, "").unwrap();
                 let mut process = hooked.spawn();
-                let syncs = dice.range(1, 6) as usize;
+                let syncs = dice.range(1, if kills.moment == Moment::AfterWrite { 4 } else { 6 }) as usize;
                 wait_syncs(&mut process, &signal, syncs);
                 process.kill();
             }

@@ -24,6 +24,21 @@ fn killed_between_sync_and_commit() {
     killed(Format::Jsonl, Moment::AfterSync, &[]);
 }
 
+#[test]
+fn killed_between_write_and_receipt() {
+    killed(Format::Jsonl, Moment::AfterWrite, &[]);
+}
+
+#[test]
+fn direct_mode_killed_at_random() {
+    killed(Format::Raw, Moment::Random, &["mode=direct"]);
+}
+
+#[test]
+fn direct_mode_killed_between_write_and_receipt() {
+    killed(Format::Jsonl, Moment::AfterWrite, &["mode=direct"]);
+}
+
 /// Two members share the log, and the log and the output roll often.
 #[test]
 fn killed_while_rolling_with_two_receivers() {

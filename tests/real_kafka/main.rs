@@ -10,6 +10,7 @@ mod common;
 
 mod consume;
 mod damage;
+mod direct;
 mod instances;
 mod kills;
 mod refusals;

@@ -55,6 +55,18 @@ fn kill() {
 }
 
 #[test]
+fn kill_direct() {
+    let Some(kafka) = asked("kill-direct") else { return };
+    for (name, moment) in [("kill-direct", Moment::Random), ("kill-direct-after-write", Moment::AfterWrite)] {
+        for format in [Format::Jsonl, Format::Raw] {
+            let (count, per_second) = (env_number("FOREBAY_KILLS", 50), env_number("FOREBAY_RATE", 20_000));
+            let kills = Kills { format, moment, count, per_second, settings: &["mode=direct"] };
+            judge(name, format, &kill_one(kafka, kills));
+        }
+    }
+}
+
+#[test]
 fn two_instances() {
     let Some(kafka) = asked("two-instances") else {
         return;

@@ -14,7 +14,7 @@ use crate::wal::format::FRAMES_START;
 use crate::wal::format::frame::{FrameHeader, Kind};
 use crate::wal::inspect::{Dumped, dump};
 use crate::wal::scan::Damage;
-use crate::wal::{Entry, State};
+use crate::wal::{Entry, PlanRange, State};
 use serde::Serialize;
 use std::io::{self, BufWriter, StdoutLock, Write};
 
@@ -41,7 +41,28 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     records: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ranges: Vec<Planned>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+}
+
+/// One range of a plan.
+#[derive(Serialize)]
+pub(super) struct Planned {
+    topic: String,
+    partition: i32,
+    from: i64,
+    until: i64,
+}
+
+impl Planned {
+    /// As shown.
+    pub fn new(range: &PlanRange, names: &Names) -> Self {
+        let PlanRange { topic, partition, from, until } = *range;
+        Self { topic: names.name(topic), partition, from, until }
+    }
 }
 
 /// Prints it.
@@ -228,8 +249,18 @@ fn frame_row(header: &FrameHeader, entry: Option<&Entry>, names: &Names) -> Row 
         first: ranged.then_some(header.first),
         next: (ranged || header.kind == Kind::Confirmed).then_some(header.next),
         records: block.then_some(header.count),
+        batch: entry.and_then(|entry| match entry {
+            Entry::Plan { id, .. } | Entry::PlanDropped { id, .. } => Some(*id),
+            _ => None,
+        }),
+        ranges: entry.map_or_else(Vec::new, |entry| ranges(entry, names)),
         detail: entry.and_then(detail),
     }
+}
+
+fn ranges(entry: &Entry, names: &Names) -> Vec<Planned> {
+    let Entry::Plan { ranges, .. } = entry else { return Vec::new() };
+    ranges.iter().map(|range| Planned::new(range, names)).collect()
 }
 
 /// What the header does not tell.
@@ -244,6 +275,7 @@ fn detail(entry: &Entry) -> Option<String> {
             Some(format!("through LSN {through_lsn}{keep}"))
         }
         Entry::RetiredBelow { segment, .. } => Some(format!("segment {segment}")),
+        Entry::Plan { ranges, .. } => Some(format!("{} ranges", ranges.len())),
         _ => None,
     }
 }
@@ -264,6 +296,7 @@ fn line(row: &Row) -> String {
         row.records.map(|records| format!("{records} records")),
         (row.bytes > 0).then(|| format!("{} B", row.bytes)),
         row.tenure.map(|tenure| format!("tenure {tenure}")),
+        row.batch.map(|batch| format!("batch {batch}")),
         row.synced_through.map(|synced| format!("synced {synced}")),
         row.detail.clone(),
     ];

@@ -3,11 +3,12 @@
 use super::super::args::WalArgs;
 use super::super::exit::{FOUND, Failure, OK};
 use super::super::output::{Format, bytes, plain, print, screen, table, talk, thousands};
+use super::dump::Planned;
 use super::{Names, look};
 use crate::io::disk::Disk;
 use crate::record::{Partition, batch};
 use crate::wal::inspect::{Dumped, Overview, dump};
-use crate::wal::{Entry, PartitionState, State};
+use crate::wal::{Entry, OpenPlan, PartitionState, State};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +28,17 @@ struct Status {
     /// Timestamp of the first undelivered record, ms since 1970.
     oldest_undelivered_ms: Option<i64>,
     damaged: bool,
+    /// Batches of direct mode that are planned and not delivered.
+    plans: Vec<Plan>,
     partitions: Vec<Row>,
+}
+
+/// An open plan.
+#[derive(Serialize)]
+struct Plan {
+    batch: u64,
+    time_ms: i64,
+    ranges: Vec<Planned>,
 }
 
 /// A partition; offsets are next offsets, `null` where there is none yet.
@@ -91,8 +102,14 @@ fn status(dir: &Path, log: &Overview) -> Result<Status, Failure> {
         undelivered_records: rest.values().map(|rest| rest.records).sum(),
         oldest_undelivered_ms: rest.values().filter_map(|rest| rest.oldest_ms).min(),
         damaged: log.is_damaged(),
+        plans: state.plans.iter().map(|plan| open_plan(plan, &names)).collect(),
         partitions: state.partitions.iter().map(row).collect(),
     })
+}
+
+fn open_plan(plan: &OpenPlan, names: &Names) -> Plan {
+    let ranges = plan.ranges.iter().map(|range| Planned::new(range, names)).collect();
+    Plan { batch: plan.id, time_ms: plan.time_ms, ranges }
 }
 
 /// Reads the needed segments for blocks that are not delivered.
@@ -146,6 +163,9 @@ fn text(status: &Status) -> String {
     head.add_row(["segments", &segments]);
     head.add_row(["bytes", &bytes(status.bytes)]);
     head.add_row(["last LSN", &status.last_lsn.to_string()]);
+    if !status.plans.is_empty() {
+        head.add_row(["open plans", &status.plans.len().to_string()]);
+    }
     head.add_row(["undelivered records", &thousands(status.undelivered_records)]);
     head.add_row(["oldest undelivered", &time(status.oldest_undelivered_ms)]);
     let headings = ["topic", "partition", "tenure", "admitted", "acked", "delivered", "undelivered", "output"];

@@ -138,7 +138,7 @@ pub enum Entry {
         /// Its name or address.
         name: String,
     },
-    /// Direct mode: what a batch will read.
+    /// Direct mode: the ranges a batch delivers, one for each of its blocks, in order.
     Plan {
         /// The route.
         route: u16,
@@ -148,6 +148,8 @@ pub enum Entry {
         time_ms: i64,
         /// What it reads.
         ranges: Vec<PlanRange>,
+        /// The blocks, in memory only: the feed hands them out once the plan is durable. Empty when read back.
+        blocks: Vec<Block>,
     },
     /// Direct mode: the plan will not be run.
     PlanDropped {
@@ -363,7 +365,7 @@ fn delivered(header: &FrameHeader, payload: &[u8]) -> Result<Entry, PayloadError
 
 fn plan(route: u16, payload: &[u8]) -> Result<Entry, PayloadError> {
     let PlanPayload { id, time_ms, ranges } = payload::decode("Plan", payload)?;
-    Ok(Entry::Plan { route, id, time_ms, ranges })
+    Ok(Entry::Plan { route, id, time_ms, ranges, blocks: Vec::new() })
 }
 
 fn text_payload(kind: &'static str, text: &str, out: &mut Vec<u8>) -> Result<(), PayloadError> {

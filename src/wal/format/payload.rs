@@ -20,6 +20,7 @@
 //! | `Footer` | see [`super::footer`] |
 
 use super::MAX_PAYLOAD;
+use crate::record::Partition;
 use bincode::Options;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -89,6 +90,13 @@ pub struct PlanRange {
     pub from: i64,
     /// One past the last offset.
     pub until: i64,
+}
+
+impl PlanRange {
+    /// The partition it belongs to.
+    pub fn partition(&self) -> Partition {
+        Partition { topic: self.topic, number: self.partition }
+    }
 }
 
 /// Payload of `Plan`.

@@ -93,6 +93,7 @@ fn parts(
         sealed,
         state: plan.final_state,
         next_lsn: plan.next_lsn,
+        durability: options.durability,
     }
 }
 
