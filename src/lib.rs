@@ -3,15 +3,16 @@
 //!
 //! The rooms of the house, each using only those to its right:
 //!
-//! `cli → server → pipeline → receiver, processor → wal, dedupe, kafka, sink → io, metrics, config, clock → record`
+//! `cli → server → pipeline → receiver, processor → wal, dedupe, kafka, sink → io, metrics, config, clock, rate → record`
 //!
 //! * [`record`]: the words: partition, block, Kafka's record batch;
 //! * [`io`]: the only door to the file system, with a simulated disk behind the same door;
 //! * [`wal`]: the log: format, writer, recovery, reader;
+//! * [`rate`]: how fast records may be taken;
 //! * [`kafka`]: membership, batches, commits, and who owns what ([`kafka::tenure`]);
 //! * [`dedupe`]: nothing is taken twice;
 //! * [`sink`]: where blocks go;
-//! * [`receiver`]: from Kafka into the log;
+//! * [`receiver`]: from Kafka into the log, or in direct mode into a plan ([`receiver::plan`]);
 //! * [`processor`]: from the log to the sink;
 //! * [`pipeline`]: wires the stages, starts and stops them in order;
 //! * [`server`], [`cli`]: the faces.
@@ -28,6 +29,7 @@ pub mod kafka;
 pub mod metrics;
 pub mod pipeline;
 pub mod processor;
+pub mod rate;
 pub mod receiver;
 pub mod record;
 pub mod server;

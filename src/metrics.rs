@@ -24,6 +24,8 @@ pub struct Metrics {
     pub bytes_received: Counter,
     /// Blocks that dedupe let into the log.
     pub blocks_admitted: Counter,
+    /// Records per second that may be taken; -1 while there is no limit.
+    pub rate_records_per_second: Gauge,
     /// Direct mode: batches whose plan was logged.
     pub plans: Counter,
     /// Records not logged because they were here already.
@@ -125,6 +127,7 @@ impl Metrics {
             records_received: names.counter("records_received", "Records taken from Kafka"),
             bytes_received: names.counter("bytes_received", "Bytes of records taken from Kafka"),
             blocks_admitted: names.counter("blocks_admitted", "Blocks let into the log"),
+            rate_records_per_second: names.gauge("rate_records_per_second", "Rate in force; -1: no limit"),
             plans: names.counter("plans", "Direct mode: batches planned"),
             records_suppressed: names.counter("records_suppressed", "Records that were here already"),
             records_delivered: names.counter("records_delivered", "Records with durable output"),

@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 8] = [
     &["pipeline"],
     &["receiver", "direct", "processor"],
     &["wal", "dedupe", "kafka", "sink"],
-    &["io", "metrics", "config", "clock"],
+    &["io", "metrics", "config", "clock", "rate"],
     &["record"],
 ];
 

@@ -3,8 +3,8 @@
 //! Promises: what the reference says is what is checked, because both come from here.
 
 use super::{
-    Config, Durability, Fence, Format, GIB, Handover, KIB, LogFormat, LogLevel, MIB, Mode, OnForeignCommit, Properties,
-    Require, Server, Start, Target,
+    Config, Controller, Durability, Fence, Format, GIB, Handover, KIB, LogFormat, LogLevel, MIB, Mode, OnForeignCommit,
+    Properties, Require, Server, Start, Target,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -49,6 +49,12 @@ pub enum Kind {
     Quota(u64, u64, Field<Option<u64>>),
     /// A duration with its unit, within limits.
     Time(Duration, Duration, Field<Duration>),
+    /// A text that is never shown.
+    Secret(Field<String>),
+    /// A whole number within limits; not set by default.
+    Limit(u32, u32, Field<Option<u32>>),
+    /// A number within limits.
+    Factor(f64, f64, Field<f64>),
     /// One of these words; the functions tell and set which.
     Choice(&'static [&'static str], fn(&Config) -> usize, fn(&mut Config, usize)),
     /// Where records go.
@@ -174,6 +180,52 @@ pub const KEYS: &[Key] = &[
         "Direct mode: a batch is closed at this size, or at an eighth of `memory.budget` if that is less.",
     ),
     key(
+        "rate.controller",
+        Kind::Choice(
+            &["none", "pid", "self-tuning"],
+            |c| c.rate.controller as usize,
+            |c, i| c.rate.controller = [Controller::None, Controller::Pid, Controller::SelfTuning][i],
+        ),
+        "Finds the rate at which batches are done in time: `pid` as Spark's backpressure does, `self-tuning` also with \
+         small batches and a high cost per batch. Fixed limits count too.",
+    ),
+    key("rate.records", Kind::Limit(1, u32::MAX, |c| &mut c.rate.records), "Records a second, all together."),
+    key("rate.bytes", Kind::Quota(1, 1024 * GIB, |c| &mut c.rate.bytes), "Bytes a second, all together."),
+    key(
+        "rate.topic_records",
+        Kind::Limit(1, u32::MAX, |c| &mut c.rate.topic_records),
+        "Records a second of each topic.",
+    ),
+    key("rate.topic_bytes", Kind::Quota(1, 1024 * GIB, |c| &mut c.rate.topic_bytes), "Bytes a second of each topic."),
+    key(
+        "rate.partition_records",
+        Kind::Limit(1, u32::MAX, |c| &mut c.rate.partition_records),
+        "Records a second of each partition. A shared limit is divided by lag; none starves.",
+    ),
+    key(
+        "rate.partition_bytes",
+        Kind::Quota(1, 1024 * GIB, |c| &mut c.rate.partition_bytes),
+        "Bytes a second of each partition.",
+    ),
+    key(
+        "rate.burst",
+        Kind::Time(Duration::from_millis(10), SECOND.saturating_mul(60), |c| &mut c.rate.burst),
+        "How much may come at once after a pause, as time at the rate; not less than a batch's interval.",
+    ),
+    key(
+        "rate.initial_records",
+        Kind::Count(1, u32::MAX, |c| &mut c.rate.initial_records),
+        "A controller's rate, records a second, before the first batch is done.",
+    ),
+    key(
+        "rate.min_records",
+        Kind::Count(1, u32::MAX, |c| &mut c.rate.min_records),
+        "No controller goes below this, records a second.",
+    ),
+    key("rate.proportional", Kind::Factor(0.0, 100.0, |c| &mut c.rate.proportional), "The PID's factor P."),
+    key("rate.integral", Kind::Factor(0.0, 100.0, |c| &mut c.rate.integral), "The PID's factor I."),
+    key("rate.derivative", Kind::Factor(0.0, 100.0, |c| &mut c.rate.derivative), "The PID's factor D."),
+    key(
         "block.bytes",
         Kind::Bytes(KIB, MIB, |c| &mut c.block.bytes),
         "A block is closed at this size. Smaller: more work for each record.",
@@ -271,7 +323,13 @@ pub const KEYS: &[Key] = &[
     key(
         "server.allow_remote",
         Kind::Flag(|c| &mut c.server.allow_remote),
-        "Permits an address that other hosts can reach. There is no password.",
+        "Permits an address that other hosts can reach. Reading needs no password.",
+    ),
+    key(
+        "server.token",
+        Kind::Secret(|c| &mut c.server.token),
+        "A request that changes something (`PUT /rate`) must carry it as `Authorization: Bearer TOKEN`. Not set: \
+         nothing can be changed.",
     ),
     key(
         "log.format",

@@ -30,6 +30,8 @@ pub struct Config {
     pub mode: Mode,
     /// Direct mode.
     pub direct: Direct,
+    /// How fast.
+    pub rate: Rate,
     /// Where records come from.
     pub kafka: Kafka,
     /// When a block is closed.
@@ -68,6 +70,48 @@ pub struct Direct {
     pub batch_interval: Duration,
     /// Bytes of a batch.
     pub batch_bytes: u64,
+}
+
+/// `rate.*`; limits are per second, `None` is no limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rate {
+    /// Who finds the rate.
+    pub controller: Controller,
+    /// Records of all partitions together.
+    pub records: Option<u32>,
+    /// Bytes of all partitions together.
+    pub bytes: Option<u64>,
+    /// Records of each topic.
+    pub topic_records: Option<u32>,
+    /// Bytes of each topic.
+    pub topic_bytes: Option<u64>,
+    /// Records of each partition.
+    pub partition_records: Option<u32>,
+    /// Bytes of each partition.
+    pub partition_bytes: Option<u64>,
+    /// How much may come at once, as time at the rate.
+    pub burst: Duration,
+    /// A controller's rate before it has seen a batch.
+    pub initial_records: u32,
+    /// No controller goes below this.
+    pub min_records: u32,
+    /// The PID's factors.
+    pub proportional: f64,
+    /// See [`Rate::proportional`].
+    pub integral: f64,
+    /// See [`Rate::proportional`].
+    pub derivative: f64,
+}
+
+/// `rate.controller`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Controller {
+    /// Only fixed limits count.
+    None,
+    /// Spark's PID controller.
+    Pid,
+    /// The one that tells the cost of a batch from the cost of a record.
+    SelfTuning,
 }
 
 /// `kafka.*`
@@ -260,6 +304,8 @@ pub struct Server {
     pub listen_is_default: bool,
     /// Permits an address that other hosts can reach.
     pub allow_remote: bool,
+    /// What a request that changes something must carry; empty: nothing can be changed.
+    pub token: String,
 }
 
 /// `log.*`
@@ -316,6 +362,7 @@ impl Default for Config {
         Self {
             mode: Mode::Receiver,
             direct: Direct { batch_interval: Duration::from_millis(100), batch_bytes: 4 * MIB },
+            rate: Rate::default(),
             kafka: Kafka::default(),
             block: Block { bytes: MIB, records: 65_536, age: Duration::from_millis(10), max_record_bytes: 16 * MIB },
             memory: Memory { budget: 64 * MIB },
@@ -338,11 +385,32 @@ impl Default for Config {
                 listen: Some(SocketAddr::from(([127, 0, 0, 1], 9465))),
                 listen_is_default: true,
                 allow_remote: false,
+                token: String::new(),
             },
             log: Log { format: LogFormat::Text, level: LogLevel::Info },
             stop: Stop { deadline: Duration::from_secs(10) },
             require: Require::None,
             exit_at_end: false,
+        }
+    }
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self {
+            controller: Controller::None,
+            records: None,
+            bytes: None,
+            topic_records: None,
+            topic_bytes: None,
+            partition_records: None,
+            partition_bytes: None,
+            burst: Duration::from_secs(1),
+            initial_records: 10_000,
+            min_records: 100,
+            proportional: 1.0,
+            integral: 0.2,
+            derivative: 0.0,
         }
     }
 }

@@ -37,7 +37,9 @@ fn limits(key: &Key) -> String {
         Kind::List(_) => "list of texts".to_string(),
         Kind::Path(_) => "path".to_string(),
         Kind::Flag(_) => "`true`, `false`".to_string(),
-        Kind::Count(min, max, _) => format!("{min} to {max}"),
+        Kind::Secret(_) => "text, never shown".to_string(),
+        Kind::Factor(min, max, _) => format!("{min} to {max}"),
+        Kind::Count(min, max, _) | Kind::Limit(min, max, _) => format!("{min} to {max}"),
         Kind::Bytes(min, max, _) | Kind::Quota(min, max, _) => {
             format!("{} to {}", show_bytes(*min), show_bytes(*max))
         }

@@ -34,6 +34,16 @@ impl Given {
         number.ok_or_else(|| "must be a whole number".to_string())
     }
 
+    fn number(&self) -> Result<f64, String> {
+        let number = match self {
+            Self::Toml(toml::Value::Float(number)) => Some(*number),
+            Self::Toml(toml::Value::Integer(number)) => Some(*number as f64),
+            Self::Text(text) => text.parse().ok(),
+            Self::Toml(_) => None,
+        };
+        number.filter(|number| number.is_finite()).ok_or_else(|| "must be a number".to_string())
+    }
+
     fn flag(&self) -> Result<bool, String> {
         match self {
             Self::Toml(toml::Value::Boolean(flag)) => Ok(*flag),
@@ -91,6 +101,14 @@ pub(super) fn set(config: &mut Config, key: &Key, given: &Given) -> Result<(), S
         Kind::Time(min, max, field) => {
             *field(config) = within(time(given)?, *min, *max, show_time)?;
         }
+        Kind::Secret(field) => {
+            *field(config) = non_empty(given.text().map_err(|_| "must be text in quotes")?)?.to_string();
+        }
+        Kind::Limit(min, max, field) => {
+            let number = within(given.count()?, u64::from(*min), u64::from(*max), |n| n.to_string())?;
+            *field(config) = Some(u32::try_from(number).map_err(|error| error.to_string())?);
+        }
+        Kind::Factor(min, max, field) => *field(config) = within(given.number()?, *min, *max, |n| n.to_string())?,
         Kind::Choice(words, _, set) => set(config, choice(given.text()?, words)?),
         Kind::Target(field) => *field(config) = Some(target(given.text()?)?),
         Kind::Listen(field) => {
@@ -126,6 +144,9 @@ pub(super) fn show(config: &Config, key: &Key) -> String {
         Kind::Bytes(.., field) => show_bytes(*field(&mut copy)),
         Kind::Quota(.., field) => field(&mut copy).map(show_bytes).unwrap_or_default(),
         Kind::Time(.., field) => show_time(*field(&mut copy)),
+        Kind::Secret(field) => if field(&mut copy).is_empty() { "" } else { "[hidden]" }.to_string(),
+        Kind::Limit(.., field) => field(&mut copy).map(|number| number.to_string()).unwrap_or_default(),
+        Kind::Factor(.., field) => field(&mut copy).to_string(),
         Kind::Choice(words, get, _) => words[get(config)].to_string(),
         Kind::Target(field) => field(&mut copy).as_ref().map(ToString::to_string).unwrap_or_default(),
         Kind::Listen(field) => field(&mut copy).listen.map_or("off".to_string(), |at| at.to_string()),

@@ -5,7 +5,7 @@
 //! end-of-partition events as consumed). Never: it does not commit by itself and stores no offsets.
 
 use super::ffi::commit::{CommitQueue, Committed, Offer, Outcome, committed};
-use super::ffi::fetch::{Batch, FetchQueue, Waker};
+use super::ffi::fetch::{Batch, FetchQueue, OwnQueue, Waker};
 use super::ffi::group::{self, Membership};
 use super::ffi::topics;
 use crate::record::TopicId;
@@ -14,8 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -125,6 +124,7 @@ impl ConsumerContext for Context {
 /// A member of a consumer group. Not shared: the thread that polls it owns it.
 pub struct Member {
     // Dropped in this order: librdkafka wants its queues gone before the client.
+    own: HashMap<Named, OwnQueue>,
     fetch: FetchQueue<Context>,
     commits: CommitQueue<Context>,
     base: Arc<BaseConsumer<Context>>,
@@ -136,7 +136,7 @@ impl Member {
         let context = Context { events: Mutex::default(), closing: AtomicBool::new(false) };
         let base: BaseConsumer<Context> = client_config(settings).create_with_context(context)?;
         let base = Arc::new(base);
-        Ok(Self { fetch: FetchQueue::new(&base), commits: CommitQueue::new(&base), base })
+        Ok(Self { own: HashMap::new(), fetch: FetchQueue::new(&base), commits: CommitQueue::new(&base), base })
     }
 
     /// Joins the group for these topics (`^…` is a regular expression).
@@ -174,6 +174,27 @@ impl Member {
         self.fetch.consume(batch, timeout);
     }
 
+    /// Takes at most `most` messages of one partition; does not block. From the first call on the partition has a queue of
+    /// its own, until [`Member::fetch_together`].
+    pub fn fetch_own(&mut self, partition: &Named, most: usize, batch: &mut Batch) {
+        batch.clear();
+        if !self.own.contains_key(partition)
+            && let Some(own) = self.fetch.split(&partition.0, partition.1)
+        {
+            self.own.insert(partition.clone(), own);
+        }
+        if let Some(own) = self.own.get(partition) {
+            own.consume(batch, most);
+        }
+    }
+
+    /// All partitions arrive in one queue again.
+    pub fn fetch_together(&mut self) {
+        for (_, own) in self.own.drain() {
+            self.fetch.rejoin(&own);
+        }
+    }
+
     /// A handle that ends a blocked [`Member::fetch`].
     pub fn waker(&self) -> Waker<Context> {
         self.fetch.waker()
@@ -191,7 +212,8 @@ impl Member {
     }
 
     /// Answers [`Event::Revoked`]; waits for commits in flight.
-    pub fn unassign(&self, partitions: &[Named]) -> Result<(), KafkaError> {
+    pub fn unassign(&mut self, partitions: &[Named]) -> Result<(), KafkaError> {
+        self.own.retain(|named, _| !partitions.contains(named));
         self.base.incremental_unassign(&names(partitions))
     }
 

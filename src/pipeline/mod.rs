@@ -7,6 +7,7 @@
 mod error;
 pub mod guarantee;
 mod open;
+pub mod rate;
 pub mod snapshot;
 pub mod summary;
 mod supervise;
@@ -16,12 +17,14 @@ pub use error::Error;
 pub use snapshot::Snapshot;
 pub use summary::Summary;
 
+use crate::clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::processor::{Identity, Processor};
+use crate::rate::governor::Governor;
 use crate::sink::Sink;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// How others steer a running pipeline. Cloning shares.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +32,7 @@ pub struct Control {
     stop: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
     published: Arc<Mutex<Snapshot>>,
+    governor: Arc<OnceLock<Arc<Governor>>>,
 }
 
 impl Control {
@@ -50,6 +54,16 @@ impl Control {
     /// What the pipeline counts, from before its start to after its end.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
+    }
+
+    /// The limits, once a pipeline runs; they may be changed while it does.
+    pub fn governor(&self) -> Option<Arc<Governor>> {
+        self.governor.get().cloned()
+    }
+
+    fn govern(&self, config: &Config) -> Arc<Governor> {
+        let make = || Arc::new(Governor::new(rate::limits(&config.rate), rate::settings(config), clock::monotonic()));
+        Arc::clone(self.governor.get_or_init(make))
     }
 
     /// What the pipeline looked like when it last said so.
@@ -88,6 +102,7 @@ pub fn run(config: Config, control: Control) -> Result<Summary, Error> {
 /// The same with parts of one's own.
 pub fn run_with(config: Config, control: Control, custom: Custom) -> Result<Summary, Error> {
     let metrics = control.metrics();
-    let parts = open::open(&config, custom, &metrics)?;
+    let governor = control.govern(&config);
+    let parts = open::open(&config, custom, &metrics, &governor)?;
     supervise::supervise(config, control, parts, metrics)
 }

@@ -12,6 +12,7 @@ use crate::kafka::start::{OnForeign, Policy, StartAt};
 use crate::kafka::tenure::{self, Fold, Rules, WalId};
 use crate::metrics::Metrics;
 use crate::processor::delivery::ROUTE;
+use crate::rate::governor::Governor;
 use crate::receiver::plan::{Batching, Plans};
 use crate::receiver::pool::Pool;
 use crate::receiver::slot::Limits;
@@ -47,7 +48,12 @@ pub(super) struct Parts {
     pub corrupt: Vec<String>,
 }
 
-pub(super) fn open(config: &Config, mut custom: Custom, metrics: &Arc<Metrics>) -> Result<Parts, Error> {
+pub(super) fn open(
+    config: &Config,
+    mut custom: Custom,
+    metrics: &Arc<Metrics>,
+    governor: &Arc<Governor>,
+) -> Result<Parts, Error> {
     let storage: Arc<dyn Storage> = Arc::new(Disk);
     match config.wal.durability {
         Durability::Fsync => {}
@@ -80,6 +86,7 @@ pub(super) fn open(config: &Config, mut custom: Custom, metrics: &Arc<Metrics>) 
         topics: topics.clone(),
         owners: Mutex::new(owners(config, &state, &custom)),
         table: Mutex::new(table),
+        governor: Arc::clone(governor),
         // Every plan takes an LSN of its own, so ids that go on behind the last LSN were never used.
         plans: Mutex::new(Plans::new(state.lsn + 1, &state.plans)),
         pool: Pool::new(BUFFERS),

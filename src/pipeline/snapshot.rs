@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub receivers: Vec<Receiver>,
     /// The output.
     pub sink: Sink,
+    /// Records per second that may be taken; `null`: no limit.
+    pub rate: Option<f64>,
     /// Every partition that is owned, or that the log has undelivered blocks of.
     pub partitions: Vec<Partition>,
     /// Why it is not ready, for people; empty when it is.

@@ -75,6 +75,7 @@ fn start(config: Config, control: Control, parts: Parts, metrics: Arc<Metrics>) 
             waiting_bytes: budget / 8,
         },
         hook: Hook::from_environment(hook::AFTER_WRITE),
+        governor: Arc::clone(&parts.shared.governor),
         metrics: Arc::clone(&metrics),
         progress: Arc::clone(&progress),
     });

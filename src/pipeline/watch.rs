@@ -38,6 +38,7 @@ pub(super) fn snapshot(running: &Running, phase: Phase) -> Snapshot {
             retries: running.metrics.sink_retries.get(),
             waiting: retrying.clone(),
         },
+        rate: running.shared.governor.in_force().rate,
         partitions: partitions(running, &views),
         reasons_not_ready: reasons(running, &views, status.is_full, retrying),
     }
@@ -127,6 +128,7 @@ pub(super) fn gauges(running: &Running, snapshot: &Snapshot) {
     let metrics = &running.metrics;
     metrics.queue_bytes.set(running.log.queued_bytes() as i64);
     metrics.wal_full.set(i64::from(snapshot.wal.full));
+    metrics.rate_records_per_second.set(snapshot.rate.map_or(-1, |rate| rate as i64));
     for row in snapshot.partitions.iter().filter(|row| row.state != PartitionState::Leaving) {
         let series = metrics.partition(&row.topic, row.partition);
         series.admitted.set(row.admitted);

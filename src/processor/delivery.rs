@@ -12,6 +12,7 @@ pub use super::progress::{DeliveryError, Progress};
 use crate::clock;
 use crate::io::hook::Hook;
 use crate::metrics::Metrics;
+use crate::rate::{self, governor::Governor};
 use crate::record::topics::Topics;
 use crate::record::{Block, BlockHeader, Lsn, Partition};
 use crate::sink::{Receipt, Sink, SinkError, Source};
@@ -68,6 +69,8 @@ pub struct Parts {
     pub options: Options,
     /// For tests.
     pub hook: Option<Hook>,
+    /// Learns from finished batches.
+    pub governor: Arc<Governor>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Shared with the pipeline.
@@ -340,6 +343,7 @@ impl Delivery {
             return Ok(());
         }
         let blocks = std::mem::take(&mut self.batch.blocks);
+        let waited = self.batch.since.map(|since| since.elapsed()).unwrap_or_default();
         let started = Instant::now();
         let receipts = loop {
             match self.with_sink(|sink, view| sink.deliver(&blocks, view)) {
@@ -356,6 +360,13 @@ impl Delivery {
         }
         self.log_receipts(receipts)?;
         let records: u64 = blocks.iter().map(|(_, block)| u64::from(block.header.count)).sum();
+        self.parts.governor.batch_done(&rate::Batch {
+            records,
+            processing: started.elapsed(),
+            scheduling: waited.saturating_sub(self.parts.options.batch_age),
+            at: clock::monotonic(),
+            failed: false,
+        });
         self.parts.metrics.records_delivered.inc_by(records);
         self.parts.metrics.bytes_delivered.inc_by(self.batch.bytes as u64);
         self.parts.metrics.blocks_delivered.inc_by(blocks.len() as u64);

@@ -337,6 +337,7 @@ impl Receiver<'_> {
         let end = if self.options.exit_at_end { self.range(&named).ok().map(|range| range.next) } else { None };
         let slot = Slot::new(partition, tenure.tenure, fetch).run_again(again);
         self.assigning.late.remove(&named);
+        self.shared.governor.open(partition, &named.0, crate::clock::monotonic());
         self.by_name.insert(named.clone(), self.lanes.len());
         let member = self.membership().map(|membership| membership.member);
         self.lanes.push(Lane {

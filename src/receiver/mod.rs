@@ -7,6 +7,7 @@
 mod assign;
 mod commits;
 mod doubts;
+mod limited;
 mod owners;
 pub mod plan;
 mod poll;
@@ -27,6 +28,7 @@ use crate::kafka::consumer::Settings;
 use crate::kafka::start::{Policy, Stop};
 use crate::kafka::tenure::WalId;
 use crate::metrics::Metrics;
+use crate::rate::governor::Governor;
 use crate::record::topics::Topics;
 use crate::wal::{Log, WalError};
 use pool::Pool;
@@ -76,6 +78,8 @@ pub struct Shared {
     pub table: Mutex<Table>,
     /// Direct mode: plans that were left open.
     pub plans: Mutex<plan::Plans>,
+    /// Limits.
+    pub governor: Arc<Governor>,
     /// Buffers.
     pub pool: Pool,
     /// Counters.

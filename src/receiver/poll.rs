@@ -19,7 +19,7 @@ pub(super) const PARTITIONS_ASSUMED: usize = 16;
 const QUEUE_BYTES_MIN: usize = 64 << 10;
 const QUEUE_BYTES_MAX: usize = 16 << 20;
 /// Messages taken at a time.
-const BATCH: usize = 4096;
+pub(super) const BATCH: usize = 4096;
 /// How long one round waits for records when none are there.
 const WAIT: Duration = Duration::from_millis(5);
 /// The same while nothing is taken.
@@ -66,6 +66,7 @@ pub(super) struct Receiver<'a> {
     pub received_first: bool,
     /// Direct mode: the next batch.
     pub gathering: super::plan::Gathering,
+    pub limited: super::limited::Limited,
     /// This receiver gave partitions back by itself since events were last served.
     pub out_of_turn: bool,
 }
@@ -91,6 +92,7 @@ impl<'a> Receiver<'a> {
             last_housekeeping: now,
             received_first: false,
             gathering: super::plan::Gathering::default(),
+            limited: super::limited::Limited::default(),
             out_of_turn: false,
         })
     }
@@ -122,7 +124,9 @@ impl<'a> Receiver<'a> {
         }
         let now = Instant::now();
         match self.relieve(now)? {
+            Pressure::None if self.shared.governor.is_limited() => self.take_limited()?,
             Pressure::None => {
+                self.unlimited();
                 self.member.fetch(&mut self.batch, WAIT);
                 self.take_batch(Instant::now())?;
             }

@@ -99,6 +99,9 @@ impl Receiver<'_> {
         for (topic, partition) in partitions {
             self.shared.metrics.forget_partition(topic, *partition);
         }
+        for lane in self.lanes.iter().filter(|lane| partitions.contains(&lane.named)) {
+            self.shared.governor.close(lane.slot.partition);
+        }
         self.lanes.retain(|lane| !partitions.contains(&lane.named));
         let places = self.lanes.iter().enumerate().map(|(at, lane)| (lane.named.clone(), at));
         self.by_name = places.collect::<HashMap<_, _>>();

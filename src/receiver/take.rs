@@ -15,9 +15,10 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 impl Receiver<'_> {
-    pub fn take_batch(&mut self, now: Instant) -> Result<(), ReceiverError> {
+    /// Takes what was fetched; returns records and bytes of payload.
+    pub fn take_batch(&mut self, now: Instant) -> Result<(u64, u64), ReceiverError> {
         if self.batch.is_empty() {
-            return Ok(());
+            return Ok((0, 0));
         }
         if !self.received_first {
             self.received_first = true;
@@ -34,7 +35,7 @@ impl Receiver<'_> {
         taken
     }
 
-    fn take_messages(&mut self, batch: &Batch, now: Instant) -> Result<(), ReceiverError> {
+    fn take_messages(&mut self, batch: &Batch, now: Instant) -> Result<(u64, u64), ReceiverError> {
         for lane in &mut self.lanes {
             lane.skip = false;
         }
@@ -77,7 +78,7 @@ impl Receiver<'_> {
         metrics.records_received.inc_by(records);
         metrics.bytes_received.inc_by(bytes);
         metrics.records_suppressed.inc_by(suppressed);
-        Ok(())
+        Ok((records, bytes))
     }
 
     #[inline]

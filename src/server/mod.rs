@@ -1,7 +1,9 @@
-//! HTTP: `/metrics`, `/livez`, `/readyz` and `/status`. Read-only, and on loopback unless configured otherwise.
+//! HTTP: `/metrics`, `/livez`, `/readyz`, `/status` and `/rate`. On loopback unless configured otherwise.
 //!
 //! Promises: it runs on a thread of its own, so that a stalled pipeline still answers; dropping it ends it within
-//! moments, open connections included. Never: a request changes anything.
+//! moments, open connections included. Never: a request without the configured token changes anything.
+
+mod rate;
 
 use crate::clock;
 use crate::config;
@@ -72,7 +74,7 @@ impl Server {
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
-        let routes = routes(control.clone());
+        let routes = routes(control.clone()).merge(rate::routes(control.clone(), settings.token.clone()));
         let serve = async move {
             let served = async {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -152,7 +154,7 @@ mod tests {
     use std::time::Duration;
 
     fn settings(listen: SocketAddr, listen_is_default: bool) -> config::Server {
-        config::Server { listen: Some(listen), listen_is_default, allow_remote: false }
+        config::Server { listen: Some(listen), listen_is_default, allow_remote: false, token: "secret".to_string() }
     }
 
     fn any() -> SocketAddr {
@@ -217,7 +219,7 @@ mod tests {
 
     #[test]
     fn off_is_off() {
-        let off = config::Server { listen: None, listen_is_default: false, allow_remote: false };
+        let off = config::Server { listen: None, listen_is_default: false, allow_remote: false, token: String::new() };
         assert!(Server::start(&off, &Control::new()).unwrap().is_none());
     }
 }

@@ -13,6 +13,7 @@ mod damage;
 mod direct;
 mod instances;
 mod kills;
+mod rate;
 mod refusals;
 mod stall;
 mod topics;

@@ -44,27 +44,73 @@ impl<C: ConsumerContext> FetchQueue<C> {
     /// Fills `batch` (cleared first) with what has arrived; blocks up to `timeout` for the first message only.
     pub fn consume(&self, batch: &mut Batch, timeout: Duration) {
         batch.clear();
-        batch.len = self.take(&mut batch.messages, Duration::ZERO);
+        let queue = self.queue.ptr;
+        batch.len = take(queue, &mut batch.messages, Duration::ZERO);
         if batch.len == 0 && !timeout.is_zero() {
-            batch.len = self.take(&mut batch.messages[..1], timeout);
+            batch.len = take(queue, &mut batch.messages[..1], timeout);
             if batch.len == 1 {
-                batch.len += self.take(&mut batch.messages[1..], Duration::ZERO);
+                batch.len += take(queue, &mut batch.messages[1..], Duration::ZERO);
             }
         }
     }
 
-    fn take(&self, messages: &mut [*mut rd::rd_kafka_message_t], timeout: Duration) -> usize {
-        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the queue is alive, the slice is valid for writes of its length, and the messages written become
-        // ours to destroy.
-        let taken =
-            unsafe { rd::rd_kafka_consume_batch_queue(self.queue.ptr, timeout, messages.as_mut_ptr(), messages.len()) };
-        usize::try_from(taken).unwrap_or(0)
+    /// Takes the partition out of this queue: what is fetched for it stays in its own. What arrived before stays here.
+    pub fn split(&self, topic: &str, partition: i32) -> Option<OwnQueue> {
+        let topic = CString::new(topic).ok()?;
+        // SAFETY: the client is alive; `topic` outlives the call. The reference is ours until it is destroyed; a null
+        // destination ends the forwarding.
+        unsafe {
+            let ptr = rd::rd_kafka_queue_get_partition(self.queue.client(), topic.as_ptr(), partition);
+            if ptr.is_null() {
+                return None;
+            }
+            rd::rd_kafka_queue_forward(ptr, std::ptr::null_mut());
+            Some(OwnQueue { ptr })
+        }
+    }
+
+    /// Puts a partition back into this queue, with all that waits in its own.
+    pub fn rejoin(&self, own: &OwnQueue) {
+        // SAFETY: both queues are alive.
+        unsafe { rd::rd_kafka_queue_forward(own.ptr, self.queue.ptr) }
     }
 
     /// A handle that makes a blocked [`FetchQueue::consume`] return at once, from any thread.
     pub fn waker(&self) -> Waker<C> {
         Waker { queue: Arc::downgrade(&self.queue) }
+    }
+}
+
+/// Takes messages out of a queue that is alive.
+fn take(queue: *mut rd::rd_kafka_queue_t, messages: &mut [*mut rd::rd_kafka_message_t], timeout: Duration) -> usize {
+    let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the callers own the queue, the slice is valid for writes of its length, and the messages written become
+    // ours to destroy.
+    let taken = unsafe { rd::rd_kafka_consume_batch_queue(queue, timeout, messages.as_mut_ptr(), messages.len()) };
+    usize::try_from(taken).unwrap_or(0)
+}
+
+/// The queue of one partition. To be dropped before the client is.
+pub struct OwnQueue {
+    ptr: *mut rd::rd_kafka_queue_t,
+}
+
+// SAFETY: a queue may be used from any thread; there is one owner.
+unsafe impl Send for OwnQueue {}
+
+impl OwnQueue {
+    /// Fills `batch` (cleared first) with at most `most` messages that have arrived; does not block.
+    pub fn consume(&self, batch: &mut Batch, most: usize) {
+        batch.clear();
+        let most = most.min(batch.messages.len());
+        batch.len = take(self.ptr, &mut batch.messages[..most], Duration::ZERO);
+    }
+}
+
+impl Drop for OwnQueue {
+    fn drop(&mut self) {
+        // SAFETY: the reference is ours and is given up once.
+        unsafe { rd::rd_kafka_queue_destroy(self.ptr) }
     }
 }
 

@@ -1,0 +1,112 @@
+//! Taking records while limits are in force: each partition's queue by itself, no more than its grant.
+//!
+//! Promises: what is over a limit stays in librdkafka's bounded queue, which then stops fetching: nothing is fetched
+//! twice for a limit, and the membership does not notice. Never: it does not pause and seek.
+
+use super::ReceiverError;
+use super::poll::{BATCH, Receiver};
+use crate::clock;
+use crate::rate::limiter::{Demand, Grant};
+use crate::record::Partition;
+use std::time::{Duration, Instant};
+
+/// How long a round rests at most when nothing may be taken.
+const REST_MAX: Duration = Duration::from_millis(10);
+const REST_MIN: Duration = Duration::from_millis(1);
+
+/// Kept from round to round.
+#[derive(Debug, Default)]
+pub(super) struct Limited {
+    /// Partitions have queues of their own.
+    active: bool,
+    demands: Vec<Demand>,
+    grants: Vec<Grant>,
+    taken: Vec<(Partition, u64, u64)>,
+    /// Mean bytes of a record, of those taken lately.
+    record_bytes: f64,
+}
+
+impl Limited {
+    /// So many records may be taken within a grant.
+    fn most(&self, grant: Grant) -> usize {
+        let by_bytes = (grant.bytes as f64 / self.record_bytes.max(1.0)).ceil() as u64;
+        grant.records.min(by_bytes.max(1)).min(BATCH as u64) as usize
+    }
+
+    fn note(&mut self, partition: Partition, records: u64, bytes: u64) {
+        if records > 0 {
+            let mean = bytes as f64 / records as f64;
+            self.record_bytes += (mean - self.record_bytes) / if self.record_bytes > 0.0 { 8.0 } else { 1.0 };
+        }
+        self.taken.push((partition, records, bytes));
+    }
+}
+
+impl Receiver<'_> {
+    /// One round within the limits.
+    pub(super) fn take_limited(&mut self) -> Result<(), ReceiverError> {
+        self.limited.active = true;
+        // What had arrived together before the limits were set.
+        self.member.fetch(&mut self.batch, Duration::ZERO);
+        self.take_batch(Instant::now())?;
+        let mut limited = std::mem::take(&mut self.limited);
+        limited.demands.clear();
+        let demand = |lane| Demand { partition: lane_partition(lane), lag: self.not_taken(lane), most: u64::MAX };
+        limited.demands.extend(self.lanes.iter().map(demand));
+        let wait = self.shared.governor.round(&limited.demands, clock::monotonic(), &mut limited.grants);
+        let round = self.take_granted(&mut limited);
+        let idle = limited.taken.is_empty();
+        self.shared.governor.charge(limited.taken.drain(..));
+        self.limited = limited;
+        round?;
+        if idle {
+            std::thread::sleep(wait.unwrap_or(REST_MAX).clamp(REST_MIN, REST_MAX));
+        }
+        Ok(())
+    }
+
+    fn take_granted(&mut self, limited: &mut Limited) -> Result<(), ReceiverError> {
+        for at in 0..limited.demands.len() {
+            let (partition, grant) = (limited.demands[at].partition, limited.grants[at]);
+            // Taking may have ended a lane.
+            let Some(lane) = self.lanes.get(at).filter(|lane| lane_partition(lane) == partition) else { continue };
+            if grant.is_none() {
+                continue;
+            }
+            self.member.fetch_own(&lane.named, limited.most(grant), &mut self.batch);
+            if !self.batch.is_empty() {
+                let (records, bytes) = self.take_batch(Instant::now())?;
+                limited.note(partition, records, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Limits were lifted: all partitions arrive in one queue again.
+    pub(super) fn unlimited(&mut self) {
+        if std::mem::take(&mut self.limited.active) {
+            self.member.fetch_together();
+        }
+    }
+}
+
+fn lane_partition(lane: &super::poll::Lane) -> Partition {
+    lane.slot.partition
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_of_bytes_is_turned_into_records_by_their_mean_size() {
+        let mut limited = Limited::default();
+        let bytes = |bytes| Grant { records: u64::MAX, bytes };
+        assert_eq!(limited.most(bytes(100)), 100, "nothing known yet: as if one byte each");
+        limited.note(Partition { topic: 1, number: 0 }, 10, 1000);
+        assert_eq!(limited.most(bytes(1000)), 10);
+        assert_eq!(limited.most(bytes(1)), 1);
+        assert_eq!(limited.most(Grant { records: 3, bytes: 1000 }), 3);
+        assert_eq!(limited.most(Grant::ALL), BATCH);
+    }
+}

@@ -1,0 +1,93 @@
+//! Limits hold in both modes, can be changed while it runs, and cost no record.
+
+use crate::common::{Format, Kafka, Run, Scratch, delivered, kafka, unique, wait_for};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+const PARTITIONS: i32 = 4;
+const EACH: u64 = 2_500;
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// 10,000 records at 2,000 a second with a burst of 200: at least 4.9 s.
+fn takes_its_time(kafka: &Kafka, mode: &str, limit: &str) {
+    let scratch = Scratch::new("rate");
+    let topic = unique("rate");
+    kafka.create_topic(&topic, PARTITIONS, &[]);
+    kafka.fill(&topic, PARTITIONS, 0, EACH, 100);
+    let run = Run::new(kafka, &topic, &unique("group"), scratch.path()).short_session();
+    let run = run.set(mode).set(limit).set("rate.burst=100ms").set(Format::Raw.setting());
+    let finished = run.drain();
+    let seconds = finished.summary()["seconds"].as_f64().unwrap();
+    assert!((4.0..20.0).contains(&seconds), "{mode} {limit}: {seconds} s");
+    delivered(&[run.out()], &topic, PARTITIONS, EACH, Format::Raw).expect_once();
+}
+
+#[test]
+fn records_and_bytes_a_second_hold_in_both_modes() {
+    let Some(kafka) = kafka() else { return };
+    let limits = ["rate.records=2000", "rate.topic_records=2000", "rate.partition_records=500", "rate.bytes=200KiB"];
+    for mode in ["mode=receiver", "mode=direct"] {
+        std::thread::scope(|scope| {
+            for limit in limits {
+                scope.spawn(move || takes_its_time(kafka, mode, limit));
+            }
+        });
+    }
+}
+
+fn ask(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn put(address: &str, token: &str, body: &str) -> String {
+    let length = body.len();
+    ask(
+        address,
+        &format!(
+            "PUT /rate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        ),
+    )
+}
+
+/// At one record a second nothing would end; with the limit lifted all of it comes, and once.
+#[test]
+fn a_limit_is_lifted_and_set_while_it_runs() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("lifted");
+    let topic = unique("lifted");
+    kafka.create_topic(&topic, PARTITIONS, &[]);
+    kafka.fill(&topic, PARTITIONS, 0, EACH, 100);
+    let run = Run::new(kafka, &topic, &unique("group"), scratch.path()).short_session();
+    let run = run.set("rate.records=1").set("rate.burst=1s").set(Format::Raw.setting());
+    let process = run.clone().set("server.listen=127.0.0.1:0").env("FOREBAY_SERVER__TOKEN", "sesame").spawn();
+    process.wait_says("serving /metrics");
+    let log = process.stderr();
+    let address = log.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().to_string();
+    let rate = || ask(&address, "GET /rate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    wait_for("rate", LIMIT, || rate().contains("\"records\":1.0").then_some(()));
+    assert!(put(&address, "open", r#"{"records": null}"#).starts_with("HTTP/1.1 401"));
+    assert!(put(&address, "sesame", r#"{"records": -5}"#).starts_with("HTTP/1.1 400"));
+    assert!(rate().contains("\"records\":1.0"), "refused requests change nothing");
+    assert!(put(&address, "sesame", r#"{"records": null}"#).starts_with("HTTP/1.1 200"));
+    let all = EACH * PARTITIONS as u64;
+    let metric = || ask(&address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    wait_for("all records", LIMIT, || {
+        metric().contains(&format!("forebay_records_delivered_total {all}\n")).then_some(())
+    });
+    assert!(put(&address, "sesame", r#"{"partition_records": 100}"#).starts_with("HTTP/1.1 200"));
+    kafka.fill(&topic, PARTITIONS, EACH, EACH + 300, 100);
+    let started = std::time::Instant::now();
+    wait_for("the rest", LIMIT, || {
+        metric().contains(&format!("forebay_records_delivered_total {}\n", all + 1200)).then_some(())
+    });
+    assert!(started.elapsed() >= Duration::from_millis(1500), "{:?}", started.elapsed());
+    process.stop();
+    delivered(&[run.out()], &topic, PARTITIONS, EACH + 300, Format::Raw).expect_once();
+}
