@@ -151,13 +151,13 @@ impl Receiver<'_> {
     /// start.
     fn open(&mut self, partitions: Vec<Named>, checked: bool) -> Result<Vec<(Named, i64)>, ReceiverError> {
         if self.shared.log.is_full() {
-            // A tenure must not adopt blocks that still wait for space: they are dropped when it opens.
+            // What was admitted before may wait for space, which a callback never does.
             for named in partitions {
                 self.assigning.put(named, "the log is full".to_string(), false);
             }
             return Ok(Vec::new());
         }
-        // What was admitted before is durable from here on, so that what is adopted is in the log.
+        // So that what was admitted before is durable; the protocol asks for it.
         self.shared.log.append_synced(Vec::new())?;
         let candidates = self.candidates(partitions)?;
         let names: Vec<Named> = candidates.iter().map(|candidate| candidate.named.clone()).collect();
@@ -204,7 +204,11 @@ impl Receiver<'_> {
             let ticket = {
                 let mut owners = self.owners();
                 let members = owners.members.clone();
-                owners.of(partition, topic.id).may_open(self.number, &members)
+                let ownership = owners.of(partition, topic.id);
+                if let Some(tenure) = ownership.fold().map(|fold| fold.tenure) {
+                    ownership.durable(tenure, self.shared.log.marks(partition).durable());
+                }
+                ownership.may_open(self.number, &members)
             };
             match ticket {
                 Ok(ticket) => candidates.push(Candidate { named, topic, partition, ticket }),
@@ -323,9 +327,7 @@ impl Receiver<'_> {
         let slot = Slot::new(partition, tenure.tenure, tenure.fetch);
         self.assigning.late.remove(&named);
         self.by_name.insert(named.clone(), self.lanes.len());
-        let member = self.membership().map(|membership| membership.member);
         self.lanes.push(Lane {
-            member,
             named,
             slot,
             marks,
