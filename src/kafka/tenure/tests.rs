@@ -440,6 +440,24 @@ fn a_topic_created_again_starts_at_0_and_carries_nothing_over() {
 }
 
 #[test]
+fn a_kill_before_the_first_commit_of_a_new_incarnation_loses_and_doubles_nothing() {
+    // The group's commit is still the one of the topic that was deleted.
+    let mut read = committed(OTHER, 500, &[(OTHER, 500), (ME, 400)]);
+    if let Committed::Ours { metadata, .. } = &mut read {
+        metadata.topic = TopicId([4; 16]);
+    }
+    let mut wal = Wal::new(None);
+    wal.opens(&read);
+    wal.stores(1, 10);
+    let log = *wal.ownership.fold().unwrap();
+    let mut again = Wal::new(Some(log));
+    let opened = again.opens(&read);
+    assert_eq!((opened.first, opened.fetch), (0, 10), "what is in the log is adopted and not fetched again");
+    assert_eq!(again.ownership.fold().unwrap().doubt(), Some((0, 10)));
+    assert_eq!(again.commits(), Some(10), "claimed at once");
+}
+
+#[test]
 fn doubt_about_a_deleted_topic_is_ours_only_when_alone() {
     let log = Fold { tenure: 4, admitted: 30, acked: Some(20), undecided: 10, seen: true };
     let held = Settled::Not(Unsettled::Hold(Hold::NoCommit { log: 30 }));
