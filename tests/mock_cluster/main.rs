@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
+mod common;
+mod process;
 mod world;
 
 use forebay::config::{Config, Fence, Target};

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const TOPIC: &str = "t";
+pub const TOPIC: &str = "t";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Waits until it is so; panics after a minute.
