@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// One question to Kafka may take so long.
 pub(super) const ASK: Duration = Duration::from_secs(5);
+/// What was admitted before may take so long to become durable.
+const DURABLE: Duration = Duration::from_secs(1);
 /// How often a partition that could not be opened is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 /// The same for one that waits for an operator.
@@ -150,16 +152,8 @@ impl Receiver<'_> {
     /// Opens tenures; what can't be opened now is noted as late. With `checked`, Kafka is asked first whether it has the
     /// start.
     fn open(&mut self, partitions: Vec<Named>, checked: bool) -> Result<Vec<(Named, i64)>, ReceiverError> {
-        if self.shared.log.is_full() {
-            // What was admitted before may wait for space, which a callback never does.
-            for named in partitions {
-                self.assigning.put(named, "the log is full".to_string(), false);
-            }
-            return Ok(Vec::new());
-        }
-        // So that what was admitted before is durable; the protocol asks for it.
-        self.shared.log.append_synced(Vec::new())?;
         let candidates = self.candidates(partitions)?;
+        self.await_durable(&candidates);
         let names: Vec<Named> = candidates.iter().map(|candidate| candidate.named.clone()).collect();
         let committed = match self.member.committed(&names, ASK) {
             Ok(committed) => committed,
@@ -204,11 +198,7 @@ impl Receiver<'_> {
             let ticket = {
                 let mut owners = self.owners();
                 let members = owners.members.clone();
-                let ownership = owners.of(partition, topic.id);
-                if let Some(tenure) = ownership.fold().map(|fold| fold.tenure) {
-                    ownership.durable(tenure, self.shared.log.marks(partition).durable());
-                }
-                ownership.may_open(self.number, &members)
+                owners.of(partition, topic.id).may_open(self.number, &members)
             };
             match ticket {
                 Ok(ticket) => candidates.push(Candidate { named, topic, partition, ticket }),
@@ -221,6 +211,22 @@ impl Receiver<'_> {
             }
         }
         Ok(candidates)
+    }
+
+    /// What was admitted before and is in doubt can be adopted once it is durable; a moment of waiting spares fetching it
+    /// again. Never for space: on a full log that may come only after the tenure.
+    fn await_durable(&self, candidates: &[Candidate]) {
+        let log = &self.shared.log;
+        let waits = |candidate: &Candidate| {
+            let mut owners = self.owners();
+            let fold = owners.get(candidate.partition).and_then(|ownership| ownership.fold().copied());
+            let doubt = fold.and_then(|fold| fold.doubt());
+            doubt.is_some_and(|(_, next)| log.marks(candidate.partition).durable() < next)
+        };
+        let until = Instant::now() + DURABLE;
+        while candidates.iter().any(waits) && !log.is_full() && log.failure().is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// A topic's id; none where the broker has no ids.
@@ -244,6 +250,9 @@ impl Receiver<'_> {
             let opening = {
                 let mut owners = self.owners();
                 let ownership = owners.of(candidate.partition, candidate.topic.id);
+                if let Some(tenure) = ownership.fold().map(|fold| fold.tenure) {
+                    ownership.durable(tenure, self.shared.log.marks(candidate.partition).durable());
+                }
                 ownership.open(self.number, candidate.ticket, read, former, self.options.policy, range)
             };
             let why = match opening {

@@ -89,7 +89,7 @@ pub enum Step {
     Result {
         request: usize,
     },
-    /// There is space again.
+    /// All that kept the log full is delivered or disowned: there is space again.
     Space {
         process: usize,
     },
@@ -163,10 +163,12 @@ impl World {
             steps.push(if state.fate == Fate::Sent { Step::Handle { request } } else { Step::Result { request } });
         }
         for (process, state) in self.processes.iter().enumerate() {
-            if state.full {
+            // What is neither delivered nor disowned keeps the log full.
+            if state.full && state.disk.blocks.is_empty() {
                 steps.push(Step::Space { process });
             }
-            if !state.tail.is_empty() {
+            let passes = if state.full { !state.clone().take_tail().is_empty() } else { !state.tail.is_empty() };
+            if passes {
                 steps.push(Step::Sync { process });
             }
             if state.doubt_read.is_some() {
