@@ -297,11 +297,26 @@ fn loss_without(rules: &[Rule]) -> bool {
     false
 }
 
-/// Adopting spares fetching again what the log holds already; everything else is needed.
+/// Adopting spares fetching again what the log holds already. That nothing of an older tenure commits follows from a
+/// tenure's opening only when all of it is durable. Everything else is needed.
 #[test]
 fn without_any_one_rule_the_loss_is_found() {
     let harmless: Vec<Rule> = Rule::ALL.into_iter().filter(|rule| !loss_without(&[*rule])).collect();
-    assert_eq!(harmless, [Rule::Adopt]);
+    assert_eq!(harmless, [Rule::Adopt, Rule::OwnTenureOnly]);
+}
+
+/// A log that is never full drops nothing, so a tenure may open early there; then the other rule is what holds.
+#[test]
+fn what_became_durable_for_an_older_tenure_must_not_commit() {
+    let without = |rules: &[Rule]| {
+        let rules = Rules::broken_on_purpose(rules);
+        let small = explore(&WorldSettings { rules, claimed: true, ..bounds(1, 1, 1) });
+        small
+            .violation
+            .or_else(|| explore(&WorldSettings { rules, coarse: true, claimed: true, ..bounds(2, 1, 1) }).violation)
+    };
+    assert!(without(&[Rule::DurableBeforeOpen]).is_none());
+    assert!(without(&[Rule::DurableBeforeOpen, Rule::OwnTenureOnly]).is_some());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{ReceiverError, owners::entry};
 use crate::dedupe::Row;
 use crate::kafka::consumer::Named;
 use crate::kafka::start::{Range, Start};
-use crate::kafka::tenure::{Committed, Membership, Opened, Opening, Ticket, Wait};
+use crate::kafka::tenure::{Committed, Membership, Opened, Opening, Ownership, Ticket, Wait};
 use crate::record::topics::Topic;
 use crate::record::{Partition, TopicId};
 use crate::wal::Entry;
@@ -153,7 +153,6 @@ impl Receiver<'_> {
     /// start.
     fn open(&mut self, partitions: Vec<Named>, checked: bool) -> Result<Vec<(Named, i64)>, ReceiverError> {
         let candidates = self.candidates(partitions)?;
-        self.await_durable(&candidates);
         let names: Vec<Named> = candidates.iter().map(|candidate| candidate.named.clone()).collect();
         let committed = match self.member.committed(&names, ASK) {
             Ok(committed) => committed,
@@ -195,6 +194,7 @@ impl Receiver<'_> {
                 self.shared.log.append(Entry::Topic { number, name, id })?;
             }
             let partition = Partition { topic: topic.number, number: named.1 };
+            self.keep_durable(partition)?;
             let ticket = {
                 let mut owners = self.owners();
                 let members = owners.members.clone();
@@ -213,20 +213,32 @@ impl Receiver<'_> {
         Ok(candidates)
     }
 
-    /// What was admitted before and is in doubt can be adopted once it is durable; a moment of waiting spares fetching it
-    /// again. Never for space: on a full log that may come only after the tenure.
-    fn await_durable(&self, candidates: &[Candidate]) {
+    /// Makes sure that what was admitted before is durable: a moment of waiting spares fetching it again; never for space,
+    /// which may have to come from the tenure that is about to open. What waits longer is withdrawn.
+    pub(super) fn keep_durable(&self, partition: Partition) -> Result<(), ReceiverError> {
         let log = &self.shared.log;
-        let waits = |candidate: &Candidate| {
-            let mut owners = self.owners();
-            let fold = owners.get(candidate.partition).and_then(|ownership| ownership.fold().copied());
-            let doubt = fold.and_then(|fold| fold.doubt());
-            doubt.is_some_and(|(_, next)| log.marks(candidate.partition).durable() < next)
-        };
+        let marks = log.marks(partition);
         let until = Instant::now() + DURABLE;
-        while candidates.iter().any(waits) && !log.is_full() && log.failure().is_none() && Instant::now() < until {
+        loop {
+            let full = log.is_full() || Instant::now() >= until;
+            let Some(tenure) = self.left_behind(partition, marks.durable()) else { return Ok(()) };
+            if full {
+                let durable = log.withdraw(partition, tenure)?;
+                self.left_behind(partition, durable);
+                self.owners().get(partition).into_iter().for_each(Ownership::withdrawn);
+                return Ok(());
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Tells the protocol how far a partition that nobody here holds is durable; its last tenure, if that is not all.
+    fn left_behind(&self, partition: Partition, durable: i64) -> Option<u32> {
+        let mut owners = self.owners();
+        let ownership = owners.get(partition).filter(|ownership| ownership.tenure().is_none())?;
+        let tenure = ownership.fold()?.tenure;
+        ownership.durable(tenure, durable);
+        (!ownership.is_durable()).then_some(tenure)
     }
 
     /// A topic's id; none where the broker has no ids.
@@ -250,9 +262,6 @@ impl Receiver<'_> {
             let opening = {
                 let mut owners = self.owners();
                 let ownership = owners.of(candidate.partition, candidate.topic.id);
-                if let Some(tenure) = ownership.fold().map(|fold| fold.tenure) {
-                    ownership.durable(tenure, self.shared.log.marks(candidate.partition).durable());
-                }
                 ownership.open(self.number, candidate.ticket, read, former, self.options.policy, range)
             };
             let why = match opening {

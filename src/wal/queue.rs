@@ -110,24 +110,36 @@ impl Queue {
         self.waiting.append(&mut held);
     }
 
-    /// What still waits and is never delivered, whatever comes, is dropped: older tenures when a new one opens, since that
-    /// was decided by what is durable; and what is disowned, since space for it may never come before.
+    /// A tenure that opens was decided by what is durable: what still waits of the partition's older ones is dropped.
     fn supersede(&mut self, unit: &Unit, blocked: &mut HashSet<Partition>) {
         for entry in &unit.entries {
-            let (Entry::Owned { partition, .. } | Entry::Disowned { partition, .. }) = entry else {
+            let Entry::Owned { partition, tenure, .. } = entry else {
                 continue;
             };
-            let moot = |u: &Unit| {
-                let of_it = |e: &Entry| e.partition() == Some(*partition) && is_moot(e, entry);
-                u.reply.is_none() && !u.entries.is_empty() && u.entries.iter().all(of_it)
+            let older = |u: &Unit| {
+                let old = |e: &Entry| e.partition() == Some(*partition) && is_older(e, *tenure);
+                u.reply.is_none() && !u.entries.is_empty() && u.entries.iter().all(old)
             };
-            let dropped = self.waiting.iter().filter(|u| moot(u)).map(Unit::bytes).sum::<u64>();
+            let dropped = self.waiting.iter().filter(|u| older(u)).map(Unit::bytes).sum::<u64>();
             self.bytes = self.bytes.saturating_sub(dropped);
-            self.waiting.retain(|u| !moot(u));
+            self.waiting.retain(|u| !older(u));
             let still = |u: &Unit| u.entries.iter().any(|e| e.partition() == Some(*partition));
             if !self.waiting.iter().any(still) {
                 blocked.remove(partition);
             }
+        }
+    }
+
+    /// Drops what was admitted for a partition in `tenure` and older ones and is not logged.
+    pub fn withdraw(&mut self, partition: Partition, tenure: u32) {
+        let moot = |u: &Unit| {
+            let old = |e: &Entry| e.partition() == Some(partition) && is_older(e, tenure + 1);
+            u.reply.is_none() && !u.entries.is_empty() && u.entries.iter().all(old)
+        };
+        for units in [&mut self.returned, &mut self.waiting, &mut self.units] {
+            let dropped = units.iter().filter(|u| moot(u)).map(Unit::bytes).sum::<u64>();
+            self.bytes = self.bytes.saturating_sub(dropped);
+            units.retain(|u| !moot(u));
         }
     }
 
@@ -164,16 +176,10 @@ fn is_admission(entry: &Entry) -> bool {
     )
 }
 
-/// True for an admission of the same partition that means nothing after `by`.
-fn is_moot(entry: &Entry, by: &Entry) -> bool {
-    let (of, at) = match entry {
-        Entry::Block(block) => (block.header.tenure, block.header.first),
-        Entry::Empty { tenure, first, .. } | Entry::Gap { tenure, first, .. } => (*tenure, *first),
-        _ => return false,
-    };
-    match by {
-        Entry::Owned { tenure, .. } => of < *tenure,
-        Entry::Disowned { tenure, first, next, .. } => of <= *tenure && (*first..*next).contains(&at),
+fn is_older(entry: &Entry, than: u32) -> bool {
+    match entry {
+        Entry::Block(block) => block.header.tenure < than,
+        Entry::Empty { tenure, .. } | Entry::Gap { tenure, .. } => *tenure < than,
         _ => false,
     }
 }
@@ -261,16 +267,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_disowned_waits_no_longer() {
-        use super::super::format::frame::Kind::{Block, Disowned};
-        let disowned = Entry::Disowned { partition: P, tenure: 1, first: 1, next: 3 };
-        let mut queue = queue(vec![block(P, 1, 1), block(Q, 1, 1), block(P, 1, 2), disowned]);
-        assert_eq!(take(&mut queue, true), [(Disowned, Some(P))]);
-        assert_eq!(take(&mut queue, false), [(Block, Some(Q))]);
+    fn what_is_withdrawn_is_gone_and_nothing_else() {
+        use super::super::format::frame::Kind::{Block, Confirmed};
+        let mut queue = queue(vec![block(P, 1, 0), block(Q, 1, 0)]);
+        assert_eq!(take(&mut queue, true), []);
+        for entry in [block(P, 1, 1), block(P, 2, 2), confirmed(P)] {
+            queue.push(Unit { entries: vec![entry], reply: None });
+        }
+        queue.withdraw(P, 1);
+        assert_eq!(take(&mut queue, false), [(Block, Some(Q)), (Block, Some(P)), (Confirmed, Some(P))]);
         assert_eq!(queue.bytes(), 0);
-        let disowned = Entry::Disowned { partition: P, tenure: 1, first: 2, next: 3 };
-        let mut queue = self::queue(vec![block(P, 1, 1), block(P, 1, 2), disowned]);
-        assert_eq!(take(&mut queue, true), [], "what came before still waits, and it behind it");
-        assert_eq!(take(&mut queue, false), [(Block, Some(P)), (Disowned, Some(P))]);
     }
 }

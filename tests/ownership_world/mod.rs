@@ -8,7 +8,7 @@ mod steps;
 
 use coordinator::Coordinator;
 use forebay::kafka::start::{OnForeign, Policy, StartAt};
-use forebay::kafka::tenure::{Fence, Fold, Members, Ownership, Rules, Settings, WalId};
+use forebay::kafka::tenure::{Fence, Members, Ownership, Rules, Settings, WalId};
 use forebay::record::TopicId;
 use process::{Disk, Process, Receiver};
 pub use steps::Step;
@@ -133,11 +133,8 @@ impl World {
     pub fn wrong(&self) -> Option<String> {
         let doubled = self.out.iter().position(|count| *count > 1);
         let doubled = doubled.map(|record| format!("record {record} delivered twice"));
-        // A full log never had what it dropped; what is disowned is admitted all the same until the next tenure.
-        let known = |fold: Option<&Fold>| fold.map(|fold| (Fold { admitted: 0, ..*fold }, fold.doubt()));
-        let differs = |process: &Process| {
-            process.tail.is_empty() && known(process.ownership.fold()) != known(process.disk.fold.as_ref())
-        };
+        let differs =
+            |process: &Process| process.tail.is_empty() && process.ownership.fold() != process.disk.fold.as_ref();
         let forgetful = self.processes.iter().any(differs);
         let forgetful = forgetful.then(|| "the log's fold is not what the machine believes".to_owned());
         doubled.or_else(|| self.halted.clone()).or(forgetful)

@@ -28,15 +28,6 @@ pub(super) enum Entry {
     Block { tenure: u32, offset: i64 },
 }
 
-impl Entry {
-    fn frame(&self) -> Option<&Frame> {
-        match self {
-            Self::Frame(frame) => Some(frame),
-            Self::Block { .. } => None,
-        }
-    }
-}
-
 /// What is durable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Disk {
@@ -71,20 +62,17 @@ impl Process {
     }
 
     /// What the log can make durable now, in its order. While it is full blocks wait, and so does what changes who owns
-    /// the partition, except that what waits of older tenures or is disowned is dropped (as `wal::queue` does).
+    /// the partition, except that a new tenure drops what waits of older ones (as `wal::queue` does).
     pub(super) fn take_tail(&mut self) -> Vec<Entry> {
         if !self.full {
             return std::mem::take(&mut self.tail);
         }
-        let frames: Vec<Frame> = self.tail.iter().filter_map(Entry::frame).cloned().collect();
-        let moot = |tenure: u32, offset: i64| {
-            frames.iter().any(|frame| match frame {
-                Frame::Owned { tenure: newer, .. } => tenure < *newer,
-                Frame::Disowned { tenure: of, first, next } => tenure <= *of && (*first..*next).contains(&offset),
-                Frame::Confirmed { .. } => false,
-            })
+        let opened = |entry: &Entry| match entry {
+            Entry::Frame(Frame::Owned { tenure, .. }) => Some(*tenure),
+            _ => None,
         };
-        self.tail.retain(|entry| !matches!(entry, Entry::Block { tenure, offset } if moot(*tenure, *offset)));
+        let newest = self.tail.iter().filter_map(opened).max().unwrap_or(0);
+        self.tail.retain(|entry| !matches!(entry, Entry::Block { tenure, .. } if *tenure < newest));
         let mut blocks_wait = false;
         let passes = |entry: &mut Entry| {
             blocks_wait |= matches!(entry, Entry::Block { .. });

@@ -109,6 +109,7 @@ impl World {
             Step::Kill { process, .. }
             | Step::Fill { process }
             | Step::Space { process }
+            | Step::Withdraw { process }
             | Step::Sync { process }
             | Step::ReadDoubt { process }
             | Step::Settle { process } => process,

@@ -93,6 +93,10 @@ pub enum Step {
     Space {
         process: usize,
     },
+    /// What waits for space is withdrawn, because the partition is to be opened or its doubt settled.
+    Withdraw {
+        process: usize,
+    },
     Sync {
         process: usize,
     },
@@ -129,6 +133,7 @@ impl Step {
             self,
             Self::Fill { .. }
                 | Self::Space { .. }
+                | Self::Withdraw { .. }
                 | Self::Sync { .. }
                 | Self::Read { .. }
                 | Self::Open { .. }
@@ -166,6 +171,9 @@ impl World {
             // What is neither delivered nor disowned keeps the log full.
             if state.full && state.disk.blocks.is_empty() {
                 steps.push(Step::Space { process });
+            }
+            if state.full && !state.ownership.is_durable() && state.ownership.tenure().is_none() {
+                steps.push(Step::Withdraw { process });
             }
             let passes = if state.full { !state.clone().take_tail().is_empty() } else { !state.tail.is_empty() };
             if passes {

@@ -27,8 +27,9 @@
 //! - **`SameMember`**: a tenure commits only under the member id it was opened with. A client that lost its session
 //!   while it was answering for some partitions joins as a new member with the tenures of the others still open; the
 //!   broker would apply their commits over those of the owners in between.
-//! - **`AdoptDurable`**: a tenure adopts only what is durable; what was admitted beyond it is disowned. The log drops
-//!   what still waits for space of older tenures, and it may wait for ever: for space that this very tenure would make.
+//! - **`DurableBeforeOpen`**: a tenure opens only when all that was admitted before it is durable. The log drops what
+//!   still waits for space of older tenures; nothing that may be dropped may be adopted. On a full log it is withdrawn instead of waited for: the space may have
+//!   to come from this very tenure.
 //! - **`NoCommitOutOfTurn`**: a client that gives a partition back by itself has answered the revocation that it has
 //!   not heard of yet, and the group goes on: nothing is committed until that revocation is heard, nor for it.
 //!
@@ -169,6 +170,14 @@ pub enum Wait {
     NotJoined {
         /// Whose.
         receiver: usize,
+    },
+    /// Something admitted before still waits to be durable.
+    #[error("offsets [{first}, {next}) admitted before are not durable yet")]
+    NotDurable {
+        /// How far what was admitted is durable.
+        first: i64,
+        /// What was admitted.
+        next: i64,
     },
 }
 

@@ -91,7 +91,7 @@ impl Ownership {
 
     /// May `receiver`, which was assigned the partition, open a tenure now? With the ticket read the committed offset
     /// and its metadata, then call [`Ownership::open`]. While it must wait, ask again whenever a receiver of this WAL
-    /// joined or released.
+    /// joined or released, or more became durable.
     pub fn may_open(&self, receiver: usize, members: &Members) -> Result<Ticket, Wait> {
         let rules = self.settings.rules;
         if let Some(holder) = self.held().filter(|_| rules.hold(Rule::OneHolder)) {
@@ -100,12 +100,13 @@ impl Ownership {
         let late = self.not_over(members).filter(|_| rules.hold(Rule::AllJoined));
         late.map_or(Ok(()), |receiver| Err(Wait::NotJoined { receiver }))?;
         debug_assert!(receiver < self.past.len());
+        let waiting = self.log.filter(|log| self.durable < log.admitted && rules.hold(Rule::DurableBeforeOpen));
+        waiting.map_or(Ok(()), |log| Err(Wait::NotDurable { first: self.durable, next: log.admitted }))?;
         let member = members.of(receiver).map(|membership| membership.member);
         Ok(Ticket { tenure: self.last_tenure(), safe: true, member })
     }
 
-    /// Opens a tenure on what was read, and on what is durable of what was admitted before ([`Ownership::durable`]): the
-    /// log may drop the rest, so that is disowned. The frames are to be appended in their order and synced; admitting may begin
+    /// Opens a tenure on what was read. The frames are to be appended in their order and synced; admitting may begin
     /// at once, at `fetch`.
     pub fn open(
         &mut self,
@@ -122,8 +123,7 @@ impl Ownership {
         if let Some(stop) = self.contradiction(committed) {
             return Opening::Stop(stop);
         }
-        let log = self.kept();
-        let start = start::decide(&self.question(log, committed, former, policy, range));
+        let start = start::decide(&self.question(committed, former, policy, range));
         match &start {
             Start::AskRange => return Opening::AskRange,
             Start::Hold(hold) => return Opening::Hold(hold.clone()),
@@ -131,8 +131,8 @@ impl Ownership {
             _ => {}
         }
         let read = (committed.offset().unwrap_or(0), self.entry(committed));
-        let plan = settle::assigned(log.as_ref(), &start, read, self.settings.rules, self.settings.fence);
-        let Some(mut plan) = plan else { return Opening::ReadAgain };
+        let plan = settle::assigned(self.log.as_ref(), &start, read, self.settings.rules, self.settings.fence);
+        let Some(plan) = plan else { return Opening::ReadAgain };
         if let Some(Err(stop)) = range.map(|range| start::reachable(plan.next, range)) {
             return Opening::Stop(stop);
         }
@@ -143,11 +143,6 @@ impl Ownership {
         };
         if let Err(full) = self.metadata(entries.clone(), plan.next, None).fits() {
             return Opening::Hold(Hold::Metadata(full));
-        }
-        if let (Some(kept), Some(log)) = (log, self.log)
-            && kept.admitted < log.admitted
-        {
-            plan.disown = Some((plan.disown.map_or(kept.admitted, |(first, _)| first), log.admitted));
         }
         self.opened_on = committed.committer().zip(committed.offset()).map(|(wal, offset)| (offset, wal));
         Opening::Open(self.begin((receiver, ticket.member), &plan, entries, start))
@@ -215,6 +210,20 @@ impl Ownership {
         let any = !self.settings.rules.hold(Rule::OwnTenureOnly);
         if let Some(holder) = self.holder.as_mut().filter(|holder| any || holder.tenure == tenure) {
             holder.durable = Some(holder.durable.map_or(next, |durable| durable.max(next)));
+        }
+    }
+
+    /// All that was admitted is durable.
+    pub fn is_durable(&self) -> bool {
+        self.log.is_none_or(|log| self.durable >= log.admitted)
+    }
+
+    /// What was admitted and is not durable was withdrawn from the log and never will be; Kafka still has it. While
+    /// nobody here holds the partition.
+    pub fn withdrawn(&mut self) {
+        let durable = self.durable;
+        if let Some(log) = self.log.as_mut().filter(|_| self.holder.is_none()) {
+            log.admitted = log.admitted.min(durable);
         }
     }
 
@@ -347,7 +356,7 @@ impl Ownership {
             return Settled::Not(Unsettled::Stop(stop));
         }
         let policy = Policy { start: StartAt::Earliest, on_foreign: OnForeign::Hold, sole: false };
-        match start::decide(&self.question(Some(log), committed, false, policy, None)) {
+        match start::decide(&self.question(committed, false, policy, None)) {
             Start::Protocol => {}
             Start::Hold(hold) => return Settled::Not(Unsettled::Hold(hold)),
             Start::Stop(stop) => return Settled::Not(Unsettled::Stop(stop)),
@@ -428,21 +437,8 @@ impl Ownership {
         Some(Stop::DisownedApplied { first, next })
     }
 
-    /// The log without what may not be in it.
-    fn kept(&self) -> Option<Fold> {
-        let all = !self.settings.rules.hold(Rule::AdoptDurable);
-        self.log.map(|log| if all { log } else { Fold { admitted: log.admitted.min(self.durable), ..log } })
-    }
-
-    fn question(
-        &self,
-        log: Option<Fold>,
-        committed: &Committed,
-        former: bool,
-        policy: Policy,
-        range: Option<Range>,
-    ) -> Question {
-        let log = log.map(|log| LogView { next: log.admitted, acked: log.acked, unclaimed: log.unclaimed() });
+    fn question(&self, committed: &Committed, former: bool, policy: Policy, range: Option<Range>) -> Question {
+        let log = self.log.map(|log| LogView { next: log.admitted, acked: log.acked, unclaimed: log.unclaimed() });
         let group = settle::group(committed, self.settings.topic, self.settings.wal);
         Question { log, former, group, range, policy }
     }

@@ -47,8 +47,8 @@ pub enum Rule {
     AllJoined,
     /// A tenure commits only under the member id that it was opened with.
     SameMember,
-    /// Only what is durable is adopted; what was admitted beyond it is disowned.
-    AdoptDurable,
+    /// A tenure opens only when all that was admitted before it is durable.
+    DurableBeforeOpen,
     /// Nothing is committed for a revocation that was answered before it was heard of.
     NoCommitOutOfTurn,
 }
@@ -76,7 +76,7 @@ impl Rule {
         Self::OneHolder,
         Self::AllJoined,
         Self::SameMember,
-        Self::AdoptDurable,
+        Self::DurableBeforeOpen,
         Self::NoCommitOutOfTurn,
     ];
 }

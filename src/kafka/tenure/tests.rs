@@ -330,35 +330,22 @@ fn a_read_made_before_the_client_became_another_member_opens_nothing_that_commit
 }
 
 #[test]
-fn a_tenure_adopts_only_what_is_durable() {
-    let admitted = || {
-        let mut wal = in_flight();
-        wal.ownership.answered(1, 30, Answer::Applied);
-        assert!(wal.ownership.admit(1, 40));
-        wal.ownership.durable(1, 35);
-        wal.loses();
-        wal.joins();
-        wal
-    };
-    let disowned = |first| Frame::Disowned { tenure: 1, first, next: 40 };
-    let opens = |wal: &mut Wal, read: &Committed| {
-        let Opening::Open(opened) = wal.reads(read) else { panic!() };
-        wal.ownership.synced(opened.tenure);
-        (opened.frames[0].clone(), opened.first, opened.fetch)
-    };
-    let mut wal = admitted();
-    assert_eq!(opens(&mut wal, &committed(ME, 30, &[(ME, 30), (OTHER, 10)])), (disowned(35), 30, 35));
-    assert_eq!(wal.commits(), Some(35));
-    let mut wal = admitted();
-    let on = committed(OTHER, 50, &[(ME, 30), (OTHER, 50)]);
-    assert_eq!(opens(&mut wal, &on), (disowned(30), 50, 50), "what is durable is disowned with it");
-    let mut wal = admitted();
+fn a_tenure_opens_only_when_all_that_was_admitted_before_is_durable() {
+    let mut wal = in_flight();
+    wal.ownership.answered(1, 30, Answer::Applied);
+    assert!(wal.ownership.admit(1, 40));
+    wal.ownership.durable(1, 35);
+    wal.loses();
+    wal.joins();
+    assert_eq!(wal.ownership.may_open(0, &wal.members), Err(Wait::NotDurable { first: 35, next: 40 }));
     wal.ownership.durable(1, 40);
-    let (frame, first, fetch) = opens(&mut wal, &committed(ME, 30, &[(ME, 30), (OTHER, 10)]));
-    assert!(matches!(frame, Frame::Owned { .. }));
-    assert_eq!((first, fetch), (30, 40), "all of it became durable");
+    let read = committed(ME, 30, &[(ME, 30), (OTHER, 10)]);
+    let Opening::Open(opened) = wal.reads(&read) else { panic!() };
+    assert_eq!((opened.first, opened.fetch), (30, 40), "adopted: it is in the log");
     wal.ownership.durable(1, 90);
-    assert_eq!(wal.ownership.fold().unwrap().admitted, 40, "late news of an older tenure");
+    wal.loses();
+    wal.joins();
+    assert!(wal.ownership.may_open(0, &wal.members).is_ok(), "nothing was admitted since");
 }
 
 #[test]
