@@ -1,6 +1,6 @@
 //! The pipeline against librdkafka's embedded mock cluster, inside this process: what needs no real broker and no kill.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]
 mod common;
