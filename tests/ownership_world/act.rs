@@ -67,11 +67,7 @@ impl World {
                 self.processes[process].full = true;
             }
             Step::Space { process } => self.processes[process].full = false,
-            Step::Withdraw { process } => {
-                let process = &mut self.processes[process];
-                process.tail.retain(|entry| !matches!(entry, Entry::Block { .. }));
-                process.ownership.withdrawn();
-            }
+            Step::Withdraw { process } => self.processes[process].withdraw(),
             Step::Reopen { slot } => self.reopen(slot),
             Step::Lost { slot } => self.let_go(slot),
             Step::Leave { slot } => self.leave(settings, slot),

@@ -81,6 +81,12 @@ impl Process {
         self.tail.extract_if(.., passes).collect()
     }
 
+    /// Drops the blocks that wait for space.
+    pub(super) fn withdraw(&mut self) {
+        self.tail.retain(|entry| !matches!(entry, Entry::Block { .. }));
+        self.ownership.withdrawn();
+    }
+
     pub(super) fn append(&mut self, frames: Vec<Frame>) {
         self.tail.extend(frames.into_iter().map(Entry::Frame));
     }
