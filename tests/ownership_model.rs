@@ -221,6 +221,49 @@ fn two_receivers_on_one_wal_lose_and_double_nothing() {
     }
 }
 
+/// A session lost while the member answers for other partitions: it is a new member, and this tenure is still open.
+fn renewed(bounds: WorldSettings) -> WorldSettings {
+    WorldSettings { renewals: 1, claimed: true, ..bounds }
+}
+
+/// A partition given back by itself while a revocation waits to be heard.
+fn early(bounds: WorldSettings) -> WorldSettings {
+    WorldSettings { early_answers: 1, claimed: true, ..bounds }
+}
+
+/// A log that is full for a while.
+fn filled(bounds: WorldSettings) -> WorldSettings {
+    WorldSettings { fills: 1, claimed: true, ..bounds }
+}
+
+#[test]
+fn a_new_member_id_behind_an_open_tenure_loses_and_doubles_nothing() {
+    for statics in [false, true] {
+        clean(&renewed(WorldSettings { statics, ..bounds(1, 1, 1) }));
+        clean(&renewed(WorldSettings { statics, coarse: true, ..bounds(2, 1, 1) }));
+        clean(&renewed(WorldSettings { statics, coarse: true, ..bounds(1, 2, 0) }));
+    }
+}
+
+#[test]
+fn a_revocation_answered_before_it_is_heard_loses_and_doubles_nothing() {
+    for statics in [false, true] {
+        clean(&early(WorldSettings { statics, ..bounds(1, 1, 1) }));
+        clean(&early(WorldSettings { statics, coarse: true, ..bounds(2, 1, 1) }));
+        clean(&early(WorldSettings { statics, ..bounds(2, 0, 2) }));
+    }
+}
+
+#[test]
+fn a_log_that_is_full_for_a_while_loses_and_doubles_nothing() {
+    for statics in [false, true] {
+        clean(&filled(WorldSettings { statics, ..bounds(1, 1, 1) }));
+        clean(&filled(WorldSettings { statics, coarse: true, ..bounds(2, 1, 1) }));
+        clean(&filled(WorldSettings { statics, ..bounds(2, 1, 0) }));
+    }
+    clean(&filled(WorldSettings { receivers: vec![2], ..bounds(2, 0, 1) }));
+}
+
 /// The bounds in which the absence of a rule is looked for, smallest first.
 fn ladder(rules: &[Rule]) -> Vec<WorldSettings> {
     let rules = Rules::broken_on_purpose(rules);
@@ -230,6 +273,9 @@ fn ladder(rules: &[Rule]) -> Vec<WorldSettings> {
         WorldSettings { rules, claimed: true, ..bounds(1, 1, 1) },
         WorldSettings { rules, coarse: true, claimed: true, ..bounds(2, 1, 1) },
         WorldSettings { rules, coarse: true, receivers: vec![2, 1], ..bounds(1, 1, 1) },
+        filled(WorldSettings { rules, ..bounds(1, 1, 0) }),
+        early(WorldSettings { rules, ..bounds(1, 0, 1) }),
+        renewed(WorldSettings { rules, ..bounds(1, 1, 0) }),
     ];
     let statics = ladder.clone().into_iter().map(|bounds| WorldSettings { statics: true, ..bounds });
     ladder.extend(statics);
@@ -251,11 +297,26 @@ fn loss_without(rules: &[Rule]) -> bool {
     false
 }
 
-/// Adopting spares fetching again what the log holds already; everything else is needed.
+/// Adopting spares fetching again what the log holds already. That nothing of an older tenure commits follows from a
+/// tenure's opening only when all of it is durable. Everything else is needed.
 #[test]
 fn without_any_one_rule_the_loss_is_found() {
     let harmless: Vec<Rule> = Rule::ALL.into_iter().filter(|rule| !loss_without(&[*rule])).collect();
-    assert_eq!(harmless, [Rule::Adopt]);
+    assert_eq!(harmless, [Rule::Adopt, Rule::OwnTenureOnly]);
+}
+
+/// A log that is never full drops nothing, so a tenure may open early there; then the other rule is what holds.
+#[test]
+fn what_became_durable_for_an_older_tenure_must_not_commit() {
+    let without = |rules: &[Rule]| {
+        let rules = Rules::broken_on_purpose(rules);
+        let small = explore(&WorldSettings { rules, claimed: true, ..bounds(1, 1, 1) });
+        small
+            .violation
+            .or_else(|| explore(&WorldSettings { rules, coarse: true, claimed: true, ..bounds(2, 1, 1) }).violation)
+    };
+    assert!(without(&[Rule::DurableBeforeOpen]).is_none());
+    assert!(without(&[Rule::DurableBeforeOpen, Rule::OwnTenureOnly]).is_some());
 }
 
 #[test]

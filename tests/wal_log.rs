@@ -368,3 +368,28 @@ fn a_corrupt_block_stops_its_partition_alone_and_is_named() {
         assert_eq!(sim.files()[&path], before, "nothing on disk is changed for it");
     }
 }
+
+#[test]
+fn what_the_logs_thread_has_not_taken_yet_counts_as_queued() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    let (stand, go) = std::sync::mpsc::sync_channel::<()>(0);
+    let go = std::sync::Mutex::new(go);
+    // The log's thread stands still after its first sync, until the sender is gone.
+    options.on_durable = Some(Arc::new(move || drop(go.lock().unwrap().recv())));
+    let Opened { log, .. } = start(&real(), options);
+    log.append(owned(P)).unwrap();
+    wait_until("the first sync", || log.durable_lsn() > 0);
+    let blocks: Vec<Entry> = (0..20).map(|first| block(P, first, 5000)).collect();
+    let bytes: u64 = blocks.iter().map(Entry::bytes).sum();
+    assert!(bytes >= 100_000);
+    for block in blocks {
+        log.append(block).unwrap();
+    }
+    assert_eq!(log.queued_bytes(), bytes, "nothing of it is durable");
+    assert_eq!(log.status().queued_bytes as u64, bytes);
+    drop(stand);
+    log.append_synced(vec![]).unwrap();
+    assert_eq!(log.queued_bytes(), 0);
+    log.close().unwrap();
+}

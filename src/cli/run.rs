@@ -4,7 +4,7 @@ use super::args::RunArgs;
 use super::exit::{CONFIG, Failure, IO, OK};
 use super::{layers, logging, progress, signals, summary};
 use crate::config::Target;
-use crate::pipeline::{self, Control, Custom, guarantee};
+use crate::pipeline::{self, Control, Custom, Summary, guarantee};
 use crate::server::{Server, ServerError};
 
 /// Runs until stopped, until the end with `--exit-at-end`, or until it fails.
@@ -22,14 +22,25 @@ pub(super) fn run(args: &RunArgs) -> Result<i32, Failure> {
     let watch = progress::Watch::start(&bar, &control);
     let data_on_stdout = config.sink.target == Some(Target::Stdout);
     let custom = Custom { unprotected: args.unprotected, ..Custom::default() };
-    let result = pipeline::run_with(config, control, custom);
+    let result = pipeline::run_with(config, control.clone(), custom);
     drop(watch);
     drop(server);
-    let result = result?;
-    if data_on_stdout {
-        summary::write(&mut std::io::stderr().lock(), args.output, &result)?;
-    } else {
-        summary::write(&mut std::io::stdout().lock(), args.output, &result)?;
+    let show = |summary: &Summary| {
+        if data_on_stdout {
+            summary::write(&mut std::io::stderr().lock(), args.output, summary)
+        } else {
+            summary::write(&mut std::io::stdout().lock(), args.output, summary)
+        }
+    };
+    match result {
+        Ok(summary) => show(&summary)?,
+        Err(error) => {
+            // What was done is done; if it can't be told, what failed still can.
+            if let Some(summary) = control.summary() {
+                let _ = show(&summary);
+            }
+            return Err(error.into());
+        }
     }
     Ok(OK)
 }

@@ -33,6 +33,7 @@ pub struct Control {
     metrics: Arc<Metrics>,
     published: Arc<Mutex<Snapshot>>,
     governor: Arc<OnceLock<Arc<Governor>>>,
+    summary: Arc<Mutex<Option<Summary>>>,
 }
 
 impl Control {
@@ -69,6 +70,19 @@ impl Control {
     /// What the pipeline looked like when it last said so.
     pub fn snapshot(&self) -> Snapshot {
         self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a run that has ended did, also when it failed; `None` before its end and when it never took or delivered a
+    /// record.
+    pub fn summary(&self) -> Option<Summary> {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says what the run did; called once, at its end.
+    fn conclude(&self, summary: &Summary) {
+        if summary.records > 0 || self.metrics.records_received.get() > 0 {
+            *self.summary.lock().unwrap_or_else(PoisonError::into_inner) = Some(summary.clone());
+        }
     }
 
     /// Says what the pipeline looks like; called a few times a second by the pipeline.

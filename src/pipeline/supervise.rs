@@ -199,14 +199,16 @@ impl Running {
         self.control.publish(watch::snapshot(&self, Phase::Stopped));
         let problems = self.problems();
         self.save();
-        let Self { shared, log, store, metrics, .. } = self;
+        let Self { shared, log, store, metrics, control, .. } = self;
         drop(shared);
         let closed = if delivered.is_ok() { log.close().map_err(Error::from) } else { Ok(()) };
         if let Err(error) = store.close() {
             tracing::warn!("{error}; it is rebuilt from the log at the next start");
         }
+        let summary = Summary::new(&metrics, measured);
+        control.conclude(&summary);
         ended.and(delivered).and(closed).and(drained).and(problems)?;
-        Ok(Summary::new(&metrics, measured))
+        Ok(summary)
     }
 
     fn stop_receivers(&mut self) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use super::poll::Receiver;
 use super::{ReceiverError, owners::Owners};
 use crate::kafka::consumer::Named;
 use crate::kafka::ffi::commit::{Offer, Outcome};
-use crate::kafka::tenure::{Answer, Frame, Reply};
+use crate::kafka::tenure::{Answer, Commit, Frame, Reply, Standing};
 use crate::record::Partition;
 use rdkafka::error::RDKafkaErrorCode;
 use std::sync::atomic::Ordering;
@@ -89,13 +89,8 @@ impl Receiver<'_> {
         let mut orders = Vec::new();
         let mut offers = Vec::new();
         let mut full = Vec::new();
-        let member = self.membership().map(|membership| membership.member);
-        // The broker checks the member, not who owns what: under another member id a tenure's commit would be applied
-        // although the partition may have been someone else's meanwhile.
-        if member.is_none() || self.lanes.iter().any(|lane| lane.member != member) {
-            self.commits.rejoin |= member.is_some();
-            return;
-        }
+        let mut rejoin = false;
+        let standing = Standing { membership: self.membership(), out_of_turn: self.out_of_turn };
         {
             let mut owners = self.owners();
             for lane in &self.lanes {
@@ -104,9 +99,15 @@ impl Receiver<'_> {
                     continue;
                 }
                 let delivered = lane.marks.delivered.load(Ordering::Acquire);
-                let order = ownership.take_commit(self.number, (delivered >= 0).then_some(delivered));
-                let encoded =
-                    order.and_then(|order| order.map(|order| Ok((order.metadata.encode()?, order))).transpose());
+                let commit = ownership.take_commit(self.number, standing, (delivered >= 0).then_some(delivered));
+                let encoded = commit.and_then(|commit| match commit {
+                    Commit::Send(order) => Ok(Some((order.metadata.encode()?, order))),
+                    Commit::NotDue => Ok(None),
+                    Commit::Rejoin => {
+                        rejoin = true;
+                        Ok(None)
+                    }
+                });
                 match encoded {
                     Ok(None) => {}
                     Ok(Some((metadata, order))) => {
@@ -118,6 +119,10 @@ impl Receiver<'_> {
                 }
             }
         }
+        if rejoin && !self.commits.rejoin {
+            tracing::warn!(receiver = self.number, "the client joined as another member while it held partitions");
+        }
+        self.commits.rejoin |= rejoin;
         for (named, why) in full {
             self.assigning.hold(named, why);
         }

@@ -22,6 +22,7 @@ impl Receiver<'_> {
         let mut asked: Vec<(Named, Partition, Ticket)> = Vec::new();
         for partition in doubts {
             let Some(topic) = self.shared.topics.get(partition.topic) else { continue };
+            self.keep_durable(partition)?;
             let newest = self.shared.topics.newest(&topic.name).map(|newest| newest.number);
             let mut owners = self.owners();
             let members = owners.members.clone();

@@ -32,8 +32,6 @@ pub(super) struct Lane {
     pub named: Named,
     pub slot: Slot,
     pub marks: Arc<PartitionMarks>,
-    /// The member id, in the short form of the protocol, under which the tenure was opened.
-    pub member: Option<u64>,
     /// The durable offset last told to the ownership protocol.
     pub durable: i64,
     /// What was there at the start, for `exit_at_end`.
@@ -67,7 +65,8 @@ pub(super) struct Receiver<'a> {
     /// Direct mode: the next batch.
     pub gathering: super::plan::Gathering,
     pub limited: super::limited::Limited,
-    /// This receiver gave partitions back by itself since events were last served.
+    /// This receiver gave partitions back by itself since events were last served. That counts as the answer to a
+    /// revocation it has not heard of: the group has gone on already.
     pub out_of_turn: bool,
 }
 
@@ -150,8 +149,7 @@ impl<'a> Receiver<'a> {
                 }
                 Event::Revoked { partitions, lost } => {
                     self.heard();
-                    // An unassign out of turn counts as the answer to a revocation: the group has gone on already.
-                    self.revoked(&partitions, lost || self.out_of_turn)?;
+                    self.revoked(&partitions, lost)?;
                 }
                 Event::Error { code, fatal, text } => self.error(code, fatal, text)?,
             }

@@ -8,6 +8,7 @@ use super::commits::Commits;
 use super::poll::{PARTITIONS_ASSUMED, Receiver, member};
 use super::{ReceiverError, assign::Assigning};
 use crate::kafka::consumer::Named;
+use crate::kafka::tenure::Revocation;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -37,8 +38,10 @@ impl Receiver<'_> {
     }
 
     fn let_go_within(&mut self, partitions: &[Named], lost: bool, patience: Duration) -> Result<(), ReceiverError> {
-        let sealed = if lost { Ok(()) } else { self.seal(partitions) };
-        let sealed = sealed.and_then(|()| if lost { Ok(()) } else { self.log_plan() });
+        let revocation = Revocation::judge(lost, self.out_of_turn);
+        let in_turn = revocation == Revocation::InTurn;
+        let sealed = if in_turn { self.seal(partitions) } else { Ok(()) };
+        let sealed = sealed.and_then(|()| if in_turn { self.log_plan() } else { Ok(()) });
         let keys: Vec<_> = partitions
             .iter()
             .filter_map(|named| self.by_name.get(named))
@@ -47,17 +50,20 @@ impl Receiver<'_> {
         self.drop_gathered(&keys);
         for key in &keys {
             if let Some(ownership) = self.owners().get(*key) {
-                ownership.revoke(self.number);
+                ownership.revoke(self.number, revocation);
             }
         }
-        let waited = if lost { Ok(()) } else { self.wait_closed(&keys, patience) };
+        let waited = if in_turn { self.wait_closed(&keys, patience) } else { Ok(()) };
         // The client may have joined anew in the background: commits sent from now on would carry that membership.
         self.note_membership();
         for key in &keys {
             let mut owners = self.owners();
             let members = owners.members.clone();
             if let Some(ownership) = owners.get(*key) {
-                ownership.release(self.number, &members);
+                let doubt = ownership.release(self.number, &members);
+                drop(owners);
+                // Out of turn the group has gone on already; nobody else makes this member join anew.
+                self.commits.rejoin |= doubt && !lost && !in_turn;
             }
         }
         self.drop_lanes(partitions);
@@ -108,12 +114,14 @@ impl Receiver<'_> {
         self.assigning.changed = Some(Instant::now());
     }
 
-    /// A commit had no answer: nothing more may be committed under this membership. Leaves, and joins as a new member.
+    /// A commit had no answer, or the tenures are of another membership: nothing more may be committed under this one.
+    /// Leaves, and joins as a new member.
     pub fn rejoin(&mut self) -> Result<(), ReceiverError> {
-        tracing::warn!(receiver = self.number, "a commit had no answer: leaving the group and joining anew");
+        tracing::warn!(receiver = self.number, "nothing more can be committed: leaving the group and joining anew");
         let all = self.names();
         self.let_go_within(&all, true, PATIENCE)?;
         let partitions = self.assigning.expected.unwrap_or(PARTITIONS_ASSUMED);
+        self.out_of_turn = false;
         let fresh = member(self.number, self.options, partitions)?;
         let old = std::mem::replace(&mut self.member, fresh);
         old.close(&mut self.batch);

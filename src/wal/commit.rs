@@ -11,7 +11,7 @@ use super::marks::Marks;
 use super::options::Options;
 use super::queue::{Full, Queue, Reply, Unit};
 use super::writer::Writer;
-use crate::record::Lsn;
+use crate::record::{Lsn, Partition};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::sync::{Arc, OnceLock};
@@ -29,6 +29,8 @@ const BRIEFLY: Duration = Duration::from_millis(2);
 pub enum Request {
     /// Log this.
     Append(Unit),
+    /// Drop what is queued of this partition and this and older tenures, and say when that is done.
+    Withdraw(Partition, u32, SyncSender<()>),
     /// Log everything queued, end the log cleanly, and answer.
     Close(SyncSender<Result<(), Arc<WalError>>>),
 }
@@ -172,6 +174,11 @@ impl Worker {
                     self.queue.push(unit);
                     self.shared.queued.store(self.queue.bytes() as usize, Ordering::Relaxed);
                     self.shared.sent.fetch_sub(bytes, Ordering::Relaxed);
+                }
+                Ok(Request::Withdraw(partition, tenure, done)) => {
+                    self.queue.withdraw(partition, tenure);
+                    self.shared.queued.store(self.queue.bytes() as usize, Ordering::Relaxed);
+                    let _ = done.send(());
                 }
                 Ok(Request::Close(reply)) => return Some(End::Closed(reply)),
                 Err(RecvTimeoutError::Timeout) => return None,
@@ -324,6 +331,7 @@ impl Worker {
                 Request::Append(unit) => {
                     unit.reply.into_iter().for_each(refuse);
                 }
+                Request::Withdraw(..) => {}
                 Request::Close(reply) => {
                     let _ = reply.send(Err(Arc::clone(error)));
                     return;

@@ -191,6 +191,15 @@ impl Log {
         }
     }
 
+    /// Drops what was appended for a partition in `tenure` and older ones and is not durable; returns how far it is
+    /// durable then. Waits for the log's thread, never for space.
+    pub fn withdraw(&self, partition: Partition, tenure: u32) -> Result<i64, WalError> {
+        let (done, answer) = mpsc::sync_channel(1);
+        self.requests.send(Request::Withdraw(partition, tenure, done)).map_err(|_| self.gone())?;
+        answer.recv().map_err(|_| self.gone())?;
+        Ok(self.marks(partition).durable())
+    }
+
     fn request(&self, entries: Vec<Entry>, reply: Option<super::queue::Reply>) -> Result<(), WalError> {
         if let Some(error) = self.failure() {
             return Err(WalError::Poisoned(error));

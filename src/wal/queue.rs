@@ -130,6 +130,19 @@ impl Queue {
         }
     }
 
+    /// Drops what was admitted for a partition in `tenure` and older ones and is not logged.
+    pub fn withdraw(&mut self, partition: Partition, tenure: u32) {
+        let moot = |u: &Unit| {
+            let old = |e: &Entry| e.partition() == Some(partition) && is_older(e, tenure + 1);
+            u.reply.is_none() && !u.entries.is_empty() && u.entries.iter().all(old)
+        };
+        for units in [&mut self.returned, &mut self.waiting, &mut self.units] {
+            let dropped = units.iter().filter(|u| moot(u)).map(Unit::bytes).sum::<u64>();
+            self.bytes = self.bytes.saturating_sub(dropped);
+            units.retain(|u| !moot(u));
+        }
+    }
+
     /// Takes out everyone who waits for an answer.
     pub fn drain_replies(&mut self) -> impl Iterator<Item = Reply> + '_ {
         self.returned.drain(..).chain(self.waiting.drain(..)).chain(self.units.drain(..)).filter_map(|unit| unit.reply)
@@ -250,6 +263,19 @@ mod tests {
         let mut queue = queue(vec![block(P, 1, 0), block(Q, 1, 0), owned(P, 2), block(P, 2, 0)]);
         assert_eq!(take(&mut queue, true), [(Owned, Some(P))]);
         assert_eq!(take(&mut queue, false), [(Block, Some(Q)), (Block, Some(P))]);
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_withdrawn_is_gone_and_nothing_else() {
+        use super::super::format::frame::Kind::{Block, Confirmed};
+        let mut queue = queue(vec![block(P, 1, 0), block(Q, 1, 0)]);
+        assert_eq!(take(&mut queue, true), []);
+        for entry in [block(P, 1, 1), block(P, 2, 2), confirmed(P)] {
+            queue.push(Unit { entries: vec![entry], reply: None });
+        }
+        queue.withdraw(P, 1);
+        assert_eq!(take(&mut queue, false), [(Block, Some(Q)), (Block, Some(P)), (Confirmed, Some(P))]);
         assert_eq!(queue.bytes(), 0);
     }
 }

@@ -4,7 +4,7 @@
 //! Everything is black box: nothing here calls into the library. Every wait has a condition and a limit, every child
 //! process ends with the test, also when the test panics or is killed.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part of the harness")]
 
 pub mod broker;
 pub mod chaos;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const TOPIC: &str = "t";
+pub const TOPIC: &str = "t";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Waits until it is so; panics after a minute.
@@ -108,8 +108,14 @@ impl Instance {
         std::thread::spawn(move || run_with(config, control, Custom::default()))
     }
 
-    pub fn start_with(&self, control: &Control, custom: Custom) -> JoinHandle<Result<Summary, Error>> {
-        let (config, control) = (self.config.clone(), control.clone());
+    pub fn start_with(
+        &self,
+        control: &Control,
+        custom: Custom,
+        change: impl FnOnce(&mut Config),
+    ) -> JoinHandle<Result<Summary, Error>> {
+        let (mut config, control) = (self.config.clone(), control.clone());
+        change(&mut config);
         std::thread::spawn(move || run_with(config, control, custom))
     }
 

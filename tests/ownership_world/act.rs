@@ -4,7 +4,9 @@ use super::coordinator::{Fate, Request};
 use super::process::{Entry, Receiver};
 use super::steps::Step;
 use super::{POLICY, World, WorldSettings};
-use forebay::kafka::tenure::{Answer, Frame, Membership, Opening, Order, Settled, Unsettled};
+use forebay::kafka::tenure::{
+    Answer, Commit, Frame, Membership, Opening, Order, Revocation, Settled, Standing, Unsettled,
+};
 
 impl World {
     /// Takes a step that [`World::steps`] offered.
@@ -48,6 +50,24 @@ impl World {
                 self.kafka.moving = true;
                 self.kafka.rebalance(&self.present());
             }
+            Step::Renew { slot } => {
+                self.renewals -= 1;
+                self.enter(settings, slot);
+                let (process, receiver) = self.place(slot);
+                self.processes[process].receivers[receiver].to_call = true;
+            }
+            Step::AnswerEarly { slot } => {
+                self.early_answers -= 1;
+                let (process, receiver) = self.place(slot);
+                self.processes[process].receivers[receiver].out_of_turn = true;
+                self.kafka.let_go(slot, &self.present());
+            }
+            Step::Fill { process } => {
+                self.fills -= 1;
+                self.processes[process].full = true;
+            }
+            Step::Space { process } => self.processes[process].full = false,
+            Step::Withdraw { process } => self.processes[process].withdraw(),
             Step::Reopen { slot } => self.reopen(slot),
             Step::Lost { slot } => self.let_go(slot),
             Step::Leave { slot } => self.leave(settings, slot),
@@ -99,7 +119,7 @@ impl World {
         let (process, number) = self.place(slot);
         let process = &mut self.processes[process];
         process.receivers[number] = Receiver::default();
-        process.ownership.revoke(number);
+        process.ownership.revoke(number, Revocation::TooLate);
         process.ownership.release(number, &process.members);
     }
 
@@ -122,6 +142,12 @@ impl World {
     }
 
     pub(super) fn join(&mut self, settings: &WorldSettings, slot: usize) {
+        self.enter(settings, slot);
+        self.callback(slot);
+    }
+
+    /// The client becomes a new member.
+    fn enter(&mut self, settings: &WorldSettings, slot: usize) {
         let replaces = settings.statics && self.kafka.members[slot].is_some();
         if !replaces {
             // An older member of this slot does not answer and is dropped; what it had is free.
@@ -142,7 +168,6 @@ impl World {
         }
         let generation = self.kafka.generation;
         self.processes[process].receivers[receiver].membership = Some(Membership { member, generation });
-        self.callback(slot);
     }
 
     pub(super) fn callback(&mut self, slot: usize) {
@@ -153,9 +178,18 @@ impl World {
         receiver.to_call = false;
         process.members.seen(number, Some(membership));
         let owner = self.kafka.owner == Some(slot) && !self.kafka.moving;
-        if process.ownership.tenure().is_some_and(|(holder, _)| holder == number) && !owner {
+        let holds = process.ownership.tenure().is_some_and(|(holder, _)| holder == number);
+        // The revocation that was answered comes first, also when the partition has come back since.
+        let early = std::mem::take(&mut receiver.out_of_turn) && holds;
+        if early {
+            process.ownership.revoke(number, Revocation::judge(false, true));
+        }
+        if early && process.ownership.closed(number) {
+            receiver.leaving |= process.ownership.release(number, &process.members);
+            receiver.assigned = owner;
+        } else if holds && (early || !owner) {
             receiver.closing = true;
-            process.ownership.revoke(number);
+            process.ownership.revoke(number, Revocation::InTurn);
         } else {
             receiver.read = receiver.read.take().filter(|_| owner);
             receiver.assigned = owner;
@@ -169,7 +203,7 @@ impl World {
     fn reopen(&mut self, slot: usize) {
         let (process, number) = self.place(slot);
         let process = &mut self.processes[process];
-        process.ownership.revoke(number);
+        process.ownership.revoke(number, Revocation::InTurn);
         process.members.seen(number, process.receivers[number].membership);
         process.ownership.release(number, &process.members);
     }
@@ -218,7 +252,7 @@ impl World {
 
     pub(super) fn sync(&mut self, settings: &WorldSettings, process: usize) {
         let process = &mut self.processes[process];
-        for entry in std::mem::take(&mut process.tail) {
+        for entry in process.take_tail() {
             process.disk.store(&entry, &mut self.out, settings.rules);
             match entry {
                 Entry::Frame(Frame::Owned { tenure, .. }) => process.ownership.synced(tenure),
@@ -285,10 +319,14 @@ impl World {
     pub(super) fn commit(&mut self, slot: usize) {
         let (process, number) = self.place(slot);
         let process = &mut self.processes[process];
-        let order = process.ownership.take_commit(number, None);
-        let sender = process.receivers[number].membership;
-        if let (Ok(Some(order)), Some(sender)) = (order, sender) {
-            self.kafka.network.push(Request { slot, sender, order, fate: Fate::Sent, awaited: true });
+        let Receiver { membership, out_of_turn, .. } = process.receivers[number];
+        let commit = process.ownership.take_commit(number, Standing { membership, out_of_turn }, None);
+        match (commit, membership) {
+            (Ok(Commit::Send(order)), Some(sender)) => {
+                self.kafka.network.push(Request { slot, sender, order, fate: Fate::Sent, awaited: true });
+            }
+            (Ok(Commit::Rejoin), _) => process.receivers[number].leaving = true,
+            _ => {}
         }
     }
 }

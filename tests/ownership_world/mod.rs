@@ -26,6 +26,13 @@ pub struct WorldSettings {
     pub faults: u8,
     /// How often the coordinator takes the partition from a healthy member.
     pub revokes: u8,
+    /// How often a client whose session was lost, while it was answering for other partitions, joins as a new member
+    /// with the tenure of this one still open.
+    pub renewals: u8,
+    /// How often a client gives another partition back by itself, which answers a revocation it has not heard of.
+    pub early_answers: u8,
+    /// How often a log is full for a while: blocks wait, and a new tenure drops those of older ones.
+    pub fills: u8,
     /// Static membership.
     pub statics: bool,
     /// Fewer interleavings: at most one unsynced block, `Confirmed` frames alone are synced at once, no position is
@@ -45,6 +52,9 @@ impl Default for WorldSettings {
             records: 3,
             faults: 2,
             revokes: 1,
+            renewals: 0,
+            early_answers: 0,
+            fills: 0,
             statics: false,
             coarse: false,
             claimed: false,
@@ -63,6 +73,9 @@ pub struct World {
     out: Vec<u8>,
     faults: u8,
     revokes: u8,
+    renewals: u8,
+    early_answers: u8,
+    fills: u8,
     /// A partition was held or stopped, which nothing here is a reason for.
     halted: Option<String>,
 }
@@ -84,6 +97,7 @@ impl World {
                 members: Members::new(0),
                 receivers: Vec::new(),
                 doubt_read: None,
+                full: false,
             };
             process.start(settings, wal);
             processes.push(process);
@@ -98,9 +112,9 @@ impl World {
             committed: None,
             network: Vec::new(),
         };
-        let (faults, revokes) = (settings.faults, settings.revokes);
+        let WorldSettings { faults, revokes, renewals, early_answers, fills, .. } = *settings;
         let out = vec![0; settings.records];
-        let mut world = Self { kafka, processes, out, faults, revokes, halted: None };
+        let mut world = Self { kafka, processes, out, faults, revokes, renewals, early_answers, fills, halted: None };
         // A quiet group, its partition with the first slot; the processes are alike.
         for slot in 0..slots {
             world.take(settings, Step::Join { slot });

@@ -17,6 +17,8 @@ pub(super) struct Receiver {
     /// It let go and has not joined again.
     pub(super) to_rejoin: bool,
     pub(super) leaving: bool,
+    /// The client answered a revocation that the receiver has not heard of.
+    pub(super) out_of_turn: bool,
     pub(super) read: Option<(Ticket, Committed)>,
 }
 
@@ -45,6 +47,8 @@ pub(super) struct Process {
     pub(super) members: Members,
     pub(super) receivers: Vec<Receiver>,
     pub(super) doubt_read: Option<(Ticket, Committed)>,
+    /// The log is full.
+    pub(super) full: bool,
 }
 
 impl Process {
@@ -55,6 +59,32 @@ impl Process {
         self.receivers = vec![Receiver::default(); receivers];
         self.doubt_read = None;
         self.tail.clear();
+    }
+
+    /// What the log can make durable now, in its order. While it is full blocks wait, and so does what changes who owns
+    /// the partition, except that a new tenure drops what waits of older ones (as `wal::queue` does).
+    pub(super) fn take_tail(&mut self) -> Vec<Entry> {
+        if !self.full {
+            return std::mem::take(&mut self.tail);
+        }
+        let opened = |entry: &Entry| match entry {
+            Entry::Frame(Frame::Owned { tenure, .. }) => Some(*tenure),
+            _ => None,
+        };
+        let newest = self.tail.iter().filter_map(opened).max().unwrap_or(0);
+        self.tail.retain(|entry| !matches!(entry, Entry::Block { tenure, .. } if *tenure < newest));
+        let mut blocks_wait = false;
+        let passes = |entry: &mut Entry| {
+            blocks_wait |= matches!(entry, Entry::Block { .. });
+            !blocks_wait || matches!(entry, Entry::Frame(Frame::Confirmed { .. }))
+        };
+        self.tail.extract_if(.., passes).collect()
+    }
+
+    /// Drops the blocks that wait for space.
+    pub(super) fn withdraw(&mut self) {
+        self.tail.retain(|entry| !matches!(entry, Entry::Block { .. }));
+        self.ownership.withdrawn();
     }
 
     pub(super) fn append(&mut self, frames: Vec<Frame>) {

@@ -5,6 +5,8 @@ use super::coordinator::Fate;
 use super::steps::Step;
 use forebay::kafka::tenure::{Answer, Membership};
 
+const NOBODY: u64 = u64::MAX;
+
 impl World {
     /// What commutes with all that others do is done at once. A commit that can't be accepted any more is refused, and
     /// the client hears of it; a client without a tenure follows the group (it may still read and act on it late).
@@ -54,7 +56,8 @@ impl World {
         members.sort_unstable();
         members.dedup();
         let generation = |old: i32| generations.partition_point(|other| *other < old) as i32;
-        let member = |old: u64| members.partition_point(|other| *other < old) as u64;
+        // An id that nobody bears comes never again.
+        let member = |old: u64| members.binary_search(&old).map_or(NOBODY, |place| place as u64);
         let name = |old: Membership| Membership { member: member(old.member), generation: generation(old.generation) };
         self.kafka.generation = generation(self.kafka.generation);
         self.kafka.last_member = members.len() as u64;
@@ -65,6 +68,9 @@ impl World {
             process.members.rename(name);
             for receiver in &mut process.receivers {
                 receiver.membership = receiver.membership.map(name);
+                if let Some((ticket, _)) = &mut receiver.read {
+                    ticket.rename(name);
+                }
             }
         }
     }
@@ -80,6 +86,7 @@ impl World {
                 matches!(
                     step,
                     Step::Join { .. }
+                        | Step::Renew { .. }
                         | Step::Rejoin { .. }
                         | Step::Read { .. }
                         | Step::ReadDoubt { .. }
@@ -100,6 +107,9 @@ impl World {
         match step {
             Step::Start | Step::Move | Step::Kick { .. } => usize::MAX,
             Step::Kill { process, .. }
+            | Step::Fill { process }
+            | Step::Space { process }
+            | Step::Withdraw { process }
             | Step::Sync { process }
             | Step::ReadDoubt { process }
             | Step::Settle { process } => process,
@@ -109,6 +119,8 @@ impl World {
             | Step::Handle { request }
             | Step::Result { request } => self.place(self.kafka.network[request].slot).0,
             Step::Expire { slot }
+            | Step::Renew { slot }
+            | Step::AnswerEarly { slot }
             | Step::Reopen { slot }
             | Step::Lost { slot }
             | Step::Leave { slot }

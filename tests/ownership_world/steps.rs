@@ -37,6 +37,18 @@ pub enum Step {
     },
     /// The coordinator gives the partition to another member.
     Move,
+    /// A client that is no member any more joins as a new one, and its receiver has not heard of either.
+    Renew {
+        slot: usize,
+    },
+    /// The client gives another partition back by itself: that answers the revocation its receiver has not heard of.
+    AnswerEarly {
+        slot: usize,
+    },
+    /// The disk or the quota is full.
+    Fill {
+        process: usize,
+    },
     // What happens by itself. The order is that of the quiet continuation.
     /// The coordinator notices that a member is gone.
     Kick {
@@ -77,6 +89,14 @@ pub enum Step {
     Result {
         request: usize,
     },
+    /// All that kept the log full is delivered or disowned: there is space again.
+    Space {
+        process: usize,
+    },
+    /// What waits for space is withdrawn, because the partition is to be opened or its doubt settled.
+    Withdraw {
+        process: usize,
+    },
     Sync {
         process: usize,
     },
@@ -103,14 +123,18 @@ pub enum Step {
 impl Step {
     /// True for what a quiet continuation leaves out.
     pub fn costs(self) -> bool {
-        self.is_fault() || self == Self::Move
+        let rare = matches!(self, Self::Move | Self::Renew { .. } | Self::AnswerEarly { .. } | Self::Fill { .. });
+        rare || self.is_fault()
     }
 
     /// False for steps after which the same memberships are known as before.
     pub fn concerns_the_group(self) -> bool {
         !matches!(
             self,
-            Self::Sync { .. }
+            Self::Fill { .. }
+                | Self::Space { .. }
+                | Self::Withdraw { .. }
+                | Self::Sync { .. }
                 | Self::Read { .. }
                 | Self::Open { .. }
                 | Self::ReadDoubt { .. }
@@ -144,7 +168,15 @@ impl World {
             steps.push(if state.fate == Fate::Sent { Step::Handle { request } } else { Step::Result { request } });
         }
         for (process, state) in self.processes.iter().enumerate() {
-            if !state.tail.is_empty() {
+            // What is neither delivered nor disowned keeps the log full.
+            if state.full && state.disk.blocks.is_empty() {
+                steps.push(Step::Space { process });
+            }
+            if state.full && !state.ownership.is_durable() && state.ownership.tenure().is_none() {
+                steps.push(Step::Withdraw { process });
+            }
+            let passes = if state.full { !state.clone().take_tail().is_empty() } else { !state.tail.is_empty() };
+            if passes {
                 steps.push(Step::Sync { process });
             }
             if state.doubt_read.is_some() {
@@ -183,6 +215,25 @@ impl World {
                 if state.fate == Fate::Sent && kafka.accepts(state) {
                     steps.extend([Step::AppliedRefused { request }, Step::RefusedThoughOwned { request }]);
                 }
+            }
+        }
+        for slot in 0..kafka.members.len() {
+            let receiver = self.receiver(slot);
+            let holds = self.holds(slot) && !receiver.closing;
+            let is_member = kafka.is_member(slot, receiver.membership);
+            let busy = holds || receiver.read.is_some();
+            if self.renewals > 0 && busy && receiver.membership.is_some() && !is_member {
+                steps.push(Step::Renew { slot });
+            }
+            let revoked = receiver.to_call && kafka.owner == Some(slot) && kafka.moving;
+            if self.early_answers > 0 && holds && is_member && revoked {
+                steps.push(Step::AnswerEarly { slot });
+            }
+        }
+        for (process, state) in self.processes.iter().enumerate().filter(|(_, state)| self.fills > 0 && !state.full) {
+            // Without a block to hold back it makes no difference.
+            if state.tail.iter().any(|entry| matches!(entry, Entry::Block { .. })) {
+                steps.push(Step::Fill { process });
             }
         }
         let others = kafka.members.iter().flatten().count() > 1;

@@ -74,6 +74,11 @@ pub(super) enum Past {
 }
 
 impl Past {
+    /// After a commit sent at the latest under this membership.
+    pub(super) fn after(last: Option<Membership>) -> Self {
+        last.map_or(Self::EarlierLife, Self::Member)
+    }
+
     pub(super) fn is_over(self, now: Option<Membership>) -> bool {
         match self {
             Self::Clear => true,

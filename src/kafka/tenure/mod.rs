@@ -24,16 +24,24 @@
 //!   the member's owned set do, and the entry is removed before the client unassigns.
 //! - **`OneHolder`**, **`AllJoined`**: with several receivers on one WAL a tenure opens only when no other receiver of
 //!   it holds one on that partition and all have joined since their last tenure there.
+//! - **`SameMember`**: a tenure commits only under the member id it was opened with. A client that lost its session
+//!   while it was answering for some partitions joins as a new member with the tenures of the others still open; the
+//!   broker would apply their commits over those of the owners in between.
+//! - **`DurableBeforeOpen`**: a tenure opens only when all that was admitted before it is durable. The log drops what
+//!   still waits for space of older tenures; nothing that may be dropped may be adopted. On a full log it is withdrawn instead of waited for: the space may have
+//!   to come from this very tenure.
+//! - **`NoCommitOutOfTurn`**: a client that gives a partition back by itself has answered the revocation that it has
+//!   not heard of yet, and the group goes on: nothing is committed until that revocation is heard, nor for it.
 //!
 //! What the caller does, in the thread that runs the rebalance callbacks:
 //! 1. Assign callback (also an empty one): [`Members::seen`]; per partition [`Ownership::may_open`], read,
 //!    [`Ownership::open`]; append the frames, sync, [`Ownership::synced`]. Then [`Ownership::may_settle`] for every
 //!    other partition with doubt.
 //! 2. Running: [`Ownership::admit`] before each append, [`Ownership::durable`] after each sync,
-//!    [`Ownership::take_commit`], [`Ownership::answered`].
+//!    [`Ownership::take_commit`] with the client's [`Standing`] at that moment, [`Ownership::answered`].
 //! 3. Revoke callback: [`Members::seen`], [`Ownership::revoke`], at most five seconds of 2 until
 //!    [`Ownership::closed`], [`Members::seen`] again and [`Ownership::release`], then unassign. When the assignment
-//!    was lost: the same without waiting.
+//!    was lost: the same without waiting, [`Revocation::TooLate`].
 //!
 //! Promises: pure state machines, explored exhaustively by `tests/ownership_model.rs`. Never: no time, no I/O.
 //!
@@ -136,6 +144,16 @@ impl Committed {
 pub struct Ticket {
     tenure: u32,
     safe: bool,
+    /// The member id before the read; a tenure opened with it commits under no other.
+    member: Option<u64>,
+}
+
+impl Ticket {
+    /// For model checking: renames memberships, so that equal situations become equal states.
+    #[doc(hidden)]
+    pub fn rename(&mut self, name: impl Fn(Membership) -> Membership) {
+        self.member = self.member.map(|member| name(Membership { member, generation: 0 }).member);
+    }
 }
 
 /// Why a tenure can't open yet.
@@ -152,6 +170,14 @@ pub enum Wait {
     NotJoined {
         /// Whose.
         receiver: usize,
+    },
+    /// Something admitted before still waits to be durable.
+    #[error("offsets [{first}, {next}) admitted before are not durable yet")]
+    NotDurable {
+        /// How far what was admitted is durable.
+        first: i64,
+        /// What was admitted.
+        next: i64,
     },
 }
 
@@ -194,6 +220,42 @@ pub struct Order {
     pub next: i64,
     /// Its words; [`Metadata::encode`] does not fail on them.
     pub metadata: Metadata,
+}
+
+/// How the client stands in the group when a commit is about to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Standing {
+    /// Its membership; `None` while it has none.
+    pub membership: Option<Membership>,
+    /// It gave partitions back by itself and has not heard since whether that answered a revocation.
+    pub out_of_turn: bool,
+}
+
+/// Is there something to commit?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// No, or not now.
+    NotDue,
+    /// This.
+    Send(Order),
+    /// The client is another member by now, and the tenure commits no more: leave the group and join anew.
+    Rejoin,
+}
+
+/// How a partition is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Revocation {
+    /// The group waits until the client unassigns.
+    InTurn,
+    /// The partition may be someone else's already.
+    TooLate,
+}
+
+impl Revocation {
+    /// `lost`: the client is no member any more; `out_of_turn` as in [`Standing`].
+    pub fn judge(lost: bool, out_of_turn: bool) -> Self {
+        if lost || out_of_turn { Self::TooLate } else { Self::InTurn }
+    }
 }
 
 /// What became of a commit.

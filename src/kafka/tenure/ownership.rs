@@ -8,7 +8,8 @@ use super::members::{Members, Membership, Past};
 use super::metadata::{Acked, Metadata, WalId};
 use super::rules::Rule;
 use super::{
-    Answer, Committed, Fence, Opened, Opening, Order, Reply, Settings, Settled, Ticket, Unsettled, Wait, settle,
+    Answer, Commit, Committed, Fence, Opened, Opening, Order, Reply, Revocation, Settings, Settled, Standing, Ticket,
+    Unsettled, Wait, settle,
 };
 use crate::kafka::start::{self, Hold, LogView, OnForeign, Policy, Question, Range, Start, StartAt, Stop};
 
@@ -24,6 +25,8 @@ enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Holding {
     receiver: usize,
+    /// The member id it was opened under.
+    member: Option<u64>,
     tenure: u32,
     phase: Phase,
     /// Where fetching began; durable once `Owned` is.
@@ -34,7 +37,7 @@ struct Holding {
     in_flight: Option<i64>,
     /// The last commit sent is not known to be applied, so it may be applied later.
     offered: bool,
-    /// Unanswered: no further commit in this tenure.
+    /// No further commit in this tenure: one is unanswered, the member id is another one, or the group went on.
     mute: bool,
     /// Entries of all WALs as read when the tenure opened.
     entries: Acked,
@@ -47,6 +50,8 @@ struct Holding {
 pub struct Ownership {
     settings: Settings,
     log: Option<Fold>,
+    /// How far what was admitted is durable.
+    durable: i64,
     holder: Option<Holding>,
     past: Vec<Past>,
     /// The commit that was in flight when the last tenure was released: receiver, tenure, offset.
@@ -64,7 +69,8 @@ impl Ownership {
     pub fn new(settings: Settings, receivers: usize, log: Option<Fold>) -> Self {
         let past = if log.is_some_and(|log| log.doubt().is_some()) { Past::EarlierLife } else { Past::Clear };
         let past = vec![past; receivers];
-        Self { settings, log, holder: None, past, left: None, opened_on: None, disowned: None, refused: false }
+        let durable = log.map_or(0, |log| log.admitted);
+        Self { settings, log, durable, holder: None, past, left: None, opened_on: None, disowned: None, refused: false }
     }
 
     /// What the log knows, frames handed out and not yet synced included.
@@ -85,7 +91,7 @@ impl Ownership {
 
     /// May `receiver`, which was assigned the partition, open a tenure now? With the ticket read the committed offset
     /// and its metadata, then call [`Ownership::open`]. While it must wait, ask again whenever a receiver of this WAL
-    /// joined or released.
+    /// joined or released, or more became durable.
     pub fn may_open(&self, receiver: usize, members: &Members) -> Result<Ticket, Wait> {
         let rules = self.settings.rules;
         if let Some(holder) = self.held().filter(|_| rules.hold(Rule::OneHolder)) {
@@ -94,7 +100,10 @@ impl Ownership {
         let late = self.not_over(members).filter(|_| rules.hold(Rule::AllJoined));
         late.map_or(Ok(()), |receiver| Err(Wait::NotJoined { receiver }))?;
         debug_assert!(receiver < self.past.len());
-        Ok(Ticket { tenure: self.last_tenure(), safe: true })
+        let waiting = self.log.filter(|log| self.durable < log.admitted && rules.hold(Rule::DurableBeforeOpen));
+        waiting.map_or(Ok(()), |log| Err(Wait::NotDurable { first: self.durable, next: log.admitted }))?;
+        let member = members.of(receiver).map(|membership| membership.member);
+        Ok(Ticket { tenure: self.last_tenure(), safe: true, member })
     }
 
     /// Opens a tenure on what was read. The frames are to be appended in their order and synced; admitting may begin
@@ -136,10 +145,16 @@ impl Ownership {
             return Opening::Hold(Hold::Metadata(full));
         }
         self.opened_on = committed.committer().zip(committed.offset()).map(|(wal, offset)| (offset, wal));
-        Opening::Open(self.begin(receiver, &plan, entries, start))
+        Opening::Open(self.begin((receiver, ticket.member), &plan, entries, start))
     }
 
-    fn begin(&mut self, receiver: usize, plan: &settle::Plan, entries: Acked, start: Start) -> Opened {
+    fn begin(
+        &mut self,
+        (receiver, member): (usize, Option<u64>),
+        plan: &settle::Plan,
+        entries: Acked,
+        start: Start,
+    ) -> Opened {
         let older = self.last_tenure();
         let tenure = older + 1;
         let mut frames = Self::decided(older, plan.confirm, plan.disown);
@@ -151,8 +166,10 @@ impl Ownership {
         self.past.fill(Past::Clear);
         (self.left, self.disowned, self.refused) = (None, None, false);
         let synced = !self.settings.rules.hold(Rule::SyncBeforeCommit);
+        self.durable = plan.next;
         self.holder = Some(Holding {
             receiver,
+            member,
             tenure,
             phase: if synced { Phase::Open } else { Phase::Opening },
             next: plan.next,
@@ -185,29 +202,56 @@ impl Ownership {
         true
     }
 
-    /// What was admitted in `tenure` is durable up to `next`.
+    /// What was admitted in `tenure` is durable up to `next`; news of a tenure that is over are welcome too.
     pub fn durable(&mut self, tenure: u32, next: i64) {
+        if tenure == self.last_tenure() {
+            self.durable = self.durable.max(next);
+        }
         let any = !self.settings.rules.hold(Rule::OwnTenureOnly);
         if let Some(holder) = self.holder.as_mut().filter(|holder| any || holder.tenure == tenure) {
             holder.durable = Some(holder.durable.map_or(next, |durable| durable.max(next)));
         }
     }
 
-    /// The next commit, if one is due and none is in flight; it counts as sent. `delivered` is told to people in the
-    /// metadata. Fails when one WAL too many has an entry.
-    pub fn take_commit(&mut self, receiver: usize, delivered: Option<i64>) -> Result<Option<Order>, Hold> {
-        let Some(next) = self.due(receiver) else { return Ok(None) };
-        let Some(holder) = &self.holder else { return Ok(None) };
+    /// All that was admitted is durable.
+    pub fn is_durable(&self) -> bool {
+        self.log.is_none_or(|log| self.durable >= log.admitted)
+    }
+
+    /// What was admitted and is not durable was withdrawn from the log and never will be; Kafka still has it. While
+    /// nobody here holds the partition.
+    pub fn withdrawn(&mut self) {
+        let durable = self.durable;
+        if let Some(log) = self.log.as_mut().filter(|_| self.holder.is_none()) {
+            log.admitted = log.admitted.min(durable);
+        }
+    }
+
+    /// The next commit, if one is due and none is in flight; it counts as sent. It must leave under the membership in
+    /// `standing`. `delivered` is told to people in the metadata. Fails when one WAL too many has an entry.
+    pub fn take_commit(&mut self, receiver: usize, standing: Standing, delivered: Option<i64>) -> Result<Commit, Hold> {
+        let rules = self.settings.rules;
+        let (Some(next), Some(now)) = (self.due(receiver), standing.membership) else { return Ok(Commit::NotDue) };
+        if standing.out_of_turn && rules.hold(Rule::NoCommitOutOfTurn) {
+            return Ok(Commit::NotDue);
+        }
+        let Some(holder) = &mut self.holder else { return Ok(Commit::NotDue) };
+        // The broker checks the member, not who owns what: under another member id the commit would be applied although
+        // the partition may have been someone else's meanwhile.
+        if holder.member != Some(now.member) && rules.hold(Rule::SameMember) {
+            holder.mute = true;
+            return Ok(Commit::Rejoin);
+        }
         let (tenure, entries) = (holder.tenure, holder.entries.clone());
         let metadata = self.metadata(entries, next, delivered);
         metadata.fits()?;
         if let Some(holder) = &mut self.holder {
             (holder.in_flight, holder.offered) = (Some(next), true);
         }
-        Ok(Some(Order { tenure, next, metadata }))
+        Ok(Commit::Send(Order { tenure, next, metadata }))
     }
 
-    /// What [`Ownership::take_commit`] would commit now.
+    /// What [`Ownership::take_commit`] would commit now, if the client's standing allows it.
     pub fn due(&self, receiver: usize) -> Option<i64> {
         let rules = self.settings.rules;
         let holder = self.holder.as_ref().filter(|holder| holder.receiver == receiver && !holder.mute)?;
@@ -253,9 +297,12 @@ impl Ownership {
 
     /// The partition is being taken away: nothing more is admitted. Make durable, await the answer, commit once more,
     /// all within five seconds, until [`Ownership::closed`]; then [`Ownership::release`], before the client unassigns.
-    pub fn revoke(&mut self, receiver: usize) {
+    /// When it is too late for that the tenure is closed at once.
+    pub fn revoke(&mut self, receiver: usize, revocation: Revocation) {
+        let rules = self.settings.rules;
         if let Some(holder) = self.holder.as_mut().filter(|holder| holder.receiver == receiver) {
             holder.phase = Phase::Closing;
+            holder.mute |= revocation == Revocation::TooLate && rules.hold(Rule::NoCommitOutOfTurn);
         }
     }
 
@@ -266,17 +313,25 @@ impl Ownership {
         holder.mute || (durable && holder.in_flight.is_none() && self.due(receiver).is_none())
     }
 
-    /// The tenure is over; what is not known to be applied is in doubt. [`Members::seen`] comes right before.
-    pub fn release(&mut self, receiver: usize, members: &Members) {
-        let Some(holder) = self.holder.as_mut().filter(|holder| holder.receiver == receiver) else { return };
+    /// The tenure is over; what is not known to be applied is in doubt. [`Members::seen`] comes right before. True: a
+    /// commit of it may still be applied, and only a newer membership of this receiver ends that doubt. A revocation in
+    /// turn leads to one; where nothing else does, leave and join anew.
+    pub fn release(&mut self, receiver: usize, members: &Members) -> bool {
+        let rules = self.settings.rules;
+        let Some(holder) = self.holder.as_mut().filter(|holder| holder.receiver == receiver) else { return false };
         if holder.offered {
-            self.past[receiver] = members.of(receiver).map_or(Past::EarlierLife, Past::Member);
+            let now = members.of(receiver);
+            let older = now.is_some_and(|now| holder.member.is_some_and(|member| member != now.member));
+            // It was sent by a member that is no more.
+            let past = if older && rules.hold(Rule::SameMember) { Past::Clear } else { Past::after(now) };
+            self.past[receiver] = past;
             self.left = holder.in_flight.map(|next| (receiver, holder.tenure, next));
         }
         holder.released = true;
-        if self.settings.rules.hold(Rule::OwnedOnly) {
+        if rules.hold(Rule::OwnedOnly) {
             self.holder = None;
         }
+        !self.past[receiver].is_over(members.of(receiver))
     }
 
     /// Is there doubt that a read could settle while nobody here owns the partition? With the ticket read, then call
@@ -289,7 +344,7 @@ impl Ownership {
         }
         self.log?.doubt()?;
         let safe = self.not_over(members).is_none() || !rules.hold(Rule::SettleAfterJoin);
-        Some(Ticket { tenure: self.last_tenure(), safe })
+        Some(Ticket { tenure: self.last_tenure(), safe, member: None })
     }
 
     /// Settles all doubt by what was read. The frames ride the next sync.
@@ -341,6 +396,9 @@ impl Ownership {
                 Past::Member(then) => Past::Member(name(then)),
                 past => past,
             };
+        }
+        if let Some(holder) = &mut self.holder {
+            holder.member = holder.member.map(|member| name(Membership { member, generation: 0 }).member);
         }
     }
 

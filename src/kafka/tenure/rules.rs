@@ -45,11 +45,17 @@ pub enum Rule {
     OneHolder,
     /// A tenure opens only when all receivers of the WAL have joined since their last tenure there.
     AllJoined,
+    /// A tenure commits only under the member id that it was opened with.
+    SameMember,
+    /// A tenure opens only when all that was admitted before it is durable.
+    DurableBeforeOpen,
+    /// Nothing is committed for a revocation that was answered before it was heard of.
+    NoCommitOutOfTurn,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Fence,
         Self::OwnEntry,
         Self::CarryOver,
@@ -69,6 +75,9 @@ impl Rule {
         Self::OwnedOnly,
         Self::OneHolder,
         Self::AllJoined,
+        Self::SameMember,
+        Self::DurableBeforeOpen,
+        Self::NoCommitOutOfTurn,
     ];
 }
 

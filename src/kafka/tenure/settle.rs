@@ -167,6 +167,14 @@ mod tests {
     }
 
     #[test]
+    fn a_new_incarnation_that_the_log_knows_goes_on_from_the_log() {
+        let plan = |log: Option<&Fold>| assigned(log, &Start::Incarnation, (70, None), Rules::all(), Fence::Commit);
+        let base = Plan { confirm: None, disown: None, first: 0, next: 0, committed: None };
+        assert_eq!(plan(None), Some(base));
+        assert_eq!(plan(Some(&LOG)), Some(Plan { first: 20, next: 30, ..base }));
+    }
+
+    #[test]
     fn lost_data_is_fetched_from_the_logs_next_and_the_commit_stays() {
         let log = Fold { admitted: 15, acked: Some(10), ..LOG };
         let start = Start::FetchAgain { first: 15, next: 20 };

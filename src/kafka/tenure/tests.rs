@@ -47,13 +47,27 @@ impl Wal {
         self.ownership.durable(tenure, next);
     }
 
+    /// How the client stands right after [`Wal::joins`].
+    fn standing(&self) -> Standing {
+        Standing { membership: self.members.of(0), out_of_turn: false }
+    }
+
+    fn order(&mut self, delivered: Option<i64>) -> Option<Order> {
+        let standing = self.standing();
+        match self.ownership.take_commit(0, standing, delivered).unwrap() {
+            Commit::Send(order) => Some(order),
+            Commit::NotDue => None,
+            Commit::Rejoin => panic!("the same member"),
+        }
+    }
+
     fn commits(&mut self) -> Option<i64> {
-        self.ownership.take_commit(0, None).unwrap().map(|order| order.next)
+        self.order(None).map(|order| order.next)
     }
 
     fn loses(&mut self) {
         self.members.seen(0, None);
-        self.ownership.revoke(0);
+        self.ownership.revoke(0, Revocation::TooLate);
         self.ownership.release(0, &self.members);
     }
 
@@ -123,7 +137,7 @@ fn it_is_also_found_by_a_wal_that_is_not_the_owner_any_more() {
 #[test]
 fn a_read_settles_nothing_while_an_old_commit_can_still_be_applied() {
     let mut wal = in_flight();
-    wal.ownership.revoke(0);
+    wal.ownership.revoke(0, Revocation::InTurn);
     wal.ownership.release(0, &wal.members);
     let unchanged = committed(ME, 20, &[(ME, 20), (OTHER, 10)]);
     assert_eq!(wal.settles(&unchanged), Settled::Not(Unsettled::NotYet));
@@ -139,13 +153,13 @@ fn a_read_settles_nothing_while_an_old_commit_can_still_be_applied() {
 #[test]
 fn a_partition_given_up_and_taken_again_needs_no_join_once_every_commit_is_answered() {
     let mut wal = in_flight();
-    wal.ownership.revoke(0);
+    wal.ownership.revoke(0, Revocation::InTurn);
     wal.ownership.release(0, &wal.members);
     assert_eq!(wal.ownership.may_open(0, &wal.members), Err(Wait::NotJoined { receiver: 0 }));
     wal.ownership.answered(1, 30, Answer::Applied);
     assert!(wal.ownership.may_open(0, &wal.members).is_ok());
     let mut wal = in_flight();
-    wal.ownership.revoke(0);
+    wal.ownership.revoke(0, Revocation::InTurn);
     wal.ownership.release(0, &wal.members);
     wal.ownership.answered(1, 30, Answer::Refused);
     assert!(wal.ownership.may_open(0, &wal.members).is_err(), "a refusal is no proof");
@@ -266,7 +280,7 @@ fn data_the_log_lost_is_fetched_again_without_moving_the_commit() {
 fn a_revoke_waits_for_disk_answer_and_one_more_commit() {
     let mut wal = in_flight();
     assert!(wal.ownership.admit(1, 40));
-    wal.ownership.revoke(0);
+    wal.ownership.revoke(0, Revocation::InTurn);
     assert!(!wal.ownership.admit(1, 50), "nothing more is admitted");
     assert!(!wal.ownership.closed(0));
     wal.ownership.durable(1, 40);
@@ -279,6 +293,87 @@ fn a_revoke_waits_for_disk_answer_and_one_more_commit() {
     assert!(wal.ownership.closed(0));
     wal.ownership.release(0, &wal.members);
     assert_eq!(wal.ownership.may_settle(&wal.members), None);
+}
+
+#[test]
+fn a_tenure_commits_only_under_the_member_id_it_was_opened_with() {
+    let mut wal = in_flight();
+    wal.ownership.answered(1, 30, Answer::Applied);
+    wal.stores(1, 40);
+    let mut takes = |id: &str, generation| {
+        let standing = Standing { membership: Membership::new(id, generation), out_of_turn: false };
+        wal.ownership.take_commit(0, standing, None).unwrap()
+    };
+    assert_eq!(takes("a", -1), Commit::NotDue, "no member at the moment");
+    assert_eq!(takes("b", 7), Commit::Rejoin, "a new member since; the broker would apply it");
+    assert_eq!(takes("a", 1), Commit::NotDue, "and never again");
+    assert!(wal.ownership.closed(0), "a revoke waits for nothing then");
+    let mut wal = in_flight();
+    wal.ownership.answered(1, 30, Answer::Applied);
+    wal.stores(1, 40);
+    wal.joins();
+    assert_eq!(wal.commits(), Some(40), "a newer generation is the same member");
+}
+
+#[test]
+fn a_read_made_before_the_client_became_another_member_opens_nothing_that_commits() {
+    let mut wal = Wal::new(None);
+    wal.joins();
+    let ticket = wal.ownership.may_open(0, &wal.members).unwrap();
+    let read = committed(OTHER, 10, &[(OTHER, 10)]);
+    wal.members.seen(0, Membership::new("b", 2));
+    let Opening::Open(opened) = wal.ownership.open(0, ticket, &read, false, POLICY, None) else { panic!() };
+    wal.ownership.synced(opened.tenure);
+    wal.stores(1, 20);
+    let taken = wal.ownership.take_commit(0, wal.standing(), None);
+    assert_eq!(taken, Ok(Commit::Rejoin));
+}
+
+#[test]
+fn a_tenure_opens_only_when_all_that_was_admitted_before_is_durable() {
+    let mut wal = in_flight();
+    wal.ownership.answered(1, 30, Answer::Applied);
+    assert!(wal.ownership.admit(1, 40));
+    wal.ownership.durable(1, 35);
+    wal.loses();
+    wal.joins();
+    assert_eq!(wal.ownership.may_open(0, &wal.members), Err(Wait::NotDurable { first: 35, next: 40 }));
+    wal.ownership.durable(1, 40);
+    let read = committed(ME, 30, &[(ME, 30), (OTHER, 10)]);
+    let Opening::Open(opened) = wal.reads(&read) else { panic!() };
+    assert_eq!((opened.first, opened.fetch), (30, 40), "adopted: it is in the log");
+    wal.ownership.durable(1, 90);
+    wal.loses();
+    wal.joins();
+    assert!(wal.ownership.may_open(0, &wal.members).is_ok(), "nothing was admitted since");
+}
+
+#[test]
+fn nothing_is_committed_for_a_revocation_that_was_answered_before_it_was_heard_of() {
+    let mut wal = in_flight();
+    wal.ownership.answered(1, 30, Answer::Applied);
+    wal.stores(1, 40);
+    // The client gave another partition back; the group may have gone on, and the client with it.
+    let standing = Standing { out_of_turn: true, ..wal.standing() };
+    assert_eq!(wal.ownership.take_commit(0, standing, None), Ok(Commit::NotDue));
+    wal.ownership.revoke(0, Revocation::judge(false, true));
+    assert!(wal.ownership.closed(0), "nothing is waited for");
+    assert_eq!(wal.commits(), None);
+    // There was none: everything goes on.
+    let mut wal = in_flight();
+    wal.ownership.answered(1, 30, Answer::Applied);
+    wal.stores(1, 40);
+    let standing = Standing { out_of_turn: true, ..wal.standing() };
+    assert_eq!(wal.ownership.take_commit(0, standing, None), Ok(Commit::NotDue));
+    assert_eq!(wal.commits(), Some(40));
+    for (lost, out_of_turn, expected) in [
+        (false, false, Revocation::InTurn),
+        (true, false, Revocation::TooLate),
+        (false, true, Revocation::TooLate),
+        (true, true, Revocation::TooLate),
+    ] {
+        assert_eq!(Revocation::judge(lost, out_of_turn), expected);
+    }
 }
 
 #[test]
@@ -297,9 +392,13 @@ fn a_tenure_waits_for_the_other_receivers_of_the_wal() {
     ownership.synced(1);
     assert!(ownership.admit(1, 20));
     ownership.durable(1, 20);
-    assert!(ownership.take_commit(1, None).unwrap().is_none(), "only the holder commits");
-    assert!(ownership.take_commit(0, None).unwrap().is_some());
-    ownership.revoke(0);
+    let mut takes = |receiver| {
+        let standing = Standing { membership: members.of(receiver), out_of_turn: false };
+        ownership.take_commit(receiver, standing, None).unwrap()
+    };
+    assert_eq!(takes(1), Commit::NotDue, "only the holder commits");
+    assert!(matches!(takes(0), Commit::Send(_)));
+    ownership.revoke(0, Revocation::InTurn);
     ownership.release(0, &members);
     members.seen(1, Membership::new("b", 2));
     assert_eq!(ownership.may_open(1, &members), Err(Wait::NotJoined { receiver: 0 }));
@@ -312,7 +411,7 @@ fn a_commit_carries_over_every_entry_and_replaces_its_own() {
     let mut wal = Wal::new(None);
     wal.opens(&committed(OTHER, 10, &[(OTHER, 10), (WalId(9), 4)]));
     wal.stores(1, 20);
-    let order = wal.ownership.take_commit(0, Some(7)).unwrap().unwrap();
+    let order = wal.order(Some(7)).unwrap();
     let Committed::Ours { metadata, .. } = committed(ME, 20, &[(ME, 20), (OTHER, 10), (WalId(9), 4)]) else { panic!() };
     assert_eq!(order.metadata, Metadata { delivered: Some(7), ..metadata });
 }
@@ -335,9 +434,27 @@ fn a_topic_created_again_starts_at_0_and_carries_nothing_over() {
     let mut wal = Wal::new(None);
     let opened = wal.opens(&read);
     assert_eq!((opened.fetch, &opened.start), (0, &Start::Incarnation));
-    let order = wal.ownership.take_commit(0, None).unwrap().unwrap();
+    let order = wal.order(None).unwrap();
     let Committed::Ours { metadata, .. } = committed(ME, 0, &[(ME, 0)]) else { panic!() };
     assert_eq!(order.metadata, metadata);
+}
+
+#[test]
+fn a_kill_before_the_first_commit_of_a_new_incarnation_loses_and_doubles_nothing() {
+    // The group's commit is still the one of the topic that was deleted.
+    let mut read = committed(OTHER, 500, &[(OTHER, 500), (ME, 400)]);
+    if let Committed::Ours { metadata, .. } = &mut read {
+        metadata.topic = TopicId([4; 16]);
+    }
+    let mut wal = Wal::new(None);
+    wal.opens(&read);
+    wal.stores(1, 10);
+    let log = *wal.ownership.fold().unwrap();
+    let mut again = Wal::new(Some(log));
+    let opened = again.opens(&read);
+    assert_eq!((opened.first, opened.fetch), (0, 10), "what is in the log is adopted and not fetched again");
+    assert_eq!(again.ownership.fold().unwrap().doubt(), Some((0, 10)));
+    assert_eq!(again.commits(), Some(10), "claimed at once");
 }
 
 #[test]
