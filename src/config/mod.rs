@@ -135,6 +135,10 @@ pub struct Kafka {
     pub handover: Handover,
     /// What to do about a committed offset that Forebay did not write.
     pub on_foreign_commit: OnForeignCommit,
+    /// What to do when Kafka no longer has what comes next.
+    pub on_gap: OnGap,
+    /// Warn when Kafka will drop unread records in less than this.
+    pub warn_time_to_loss: Duration,
     /// Keep the seat in the group over a restart.
     pub static_membership: bool,
     /// After how long without a heartbeat the group gives a member up.
@@ -200,6 +204,17 @@ pub enum OnForeignCommit {
     Log,
     /// Go on where the group's commit is.
     Kafka,
+}
+
+/// `kafka.on_gap`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnGap {
+    /// Stop, naming the range.
+    Fail,
+    /// Log the range and go on behind it.
+    Skip,
+    /// Leave the partition alone.
+    Pause,
 }
 
 /// `block.*`
@@ -427,6 +442,8 @@ impl Default for Kafka {
             fence: Fence::Commit,
             handover: Handover::Keep,
             on_foreign_commit: OnForeignCommit::Hold,
+            on_gap: OnGap::Fail,
+            warn_time_to_loss: Duration::from_secs(600),
             static_membership: true,
             session_timeout: Duration::from_secs(45),
             unreachable_timeout: Duration::from_secs(60),

@@ -1,6 +1,7 @@
 //! From a batch of messages to blocks: suppress, judge, copy, seal, admit.
 
 use super::assign::ASK;
+use super::epoch::Check;
 use super::plan::empty_block;
 use super::poll::{Lane, Receiver};
 use super::slot::Taken;
@@ -59,6 +60,10 @@ impl Receiver<'_> {
             }
             if let Some(error) = message.error() {
                 self.event_in_queue(lane, message, error)?;
+                run = None;
+                continue;
+            }
+            if !matches!(self.lanes[lane].check, Check::Done) && !self.check_position(lane, message)? {
                 run = None;
                 continue;
             }

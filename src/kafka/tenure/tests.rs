@@ -1,12 +1,14 @@
 //! The bad cases by name, each as the calls that the receiver makes.
 
 use super::*;
+use crate::kafka::gap::OnGap;
 use crate::kafka::start::{OnForeign, Policy, Range, StartAt};
 
 const ME: WalId = WalId(1);
 const OTHER: WalId = WalId(2);
 const TOPIC: TopicId = TopicId([3; 16]);
-const POLICY: Policy = Policy { start: StartAt::Offset(0), on_foreign: OnForeign::Hold, sole: false };
+const POLICY: Policy =
+    Policy { start: StartAt::Offset(0), on_foreign: OnForeign::Hold, sole: false, on_gap: OnGap::Fail };
 const SOLE: Policy = Policy { sole: true, ..POLICY };
 
 /// A WAL with one receiver and what it was told to log.

@@ -1,0 +1,202 @@
+//! Gaps as events: logged before anything behind them is fetched, counted, shown, said aloud once.
+//!
+//! What to do about a gap is [`crate::kafka::gap`]'s decision; here it is done. Promises: a gap is durable in the log
+//! before it counts as declared, and is declared once, also over a restart.
+
+use super::ReceiverError;
+use super::assign::Candidate;
+use super::late::For;
+use super::owners::gap_entry;
+use super::poll::Receiver;
+use crate::kafka::consumer::Named;
+use crate::kafka::gap::{self, Action, Finding, Gap};
+use crate::kafka::start::{Hold, Stop};
+use crate::record::Partition;
+use crate::wal::{Entry, GapRange, looks_back};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Gaps that are remembered of each partition, the last ones; the log has all.
+const KEPT: usize = 100;
+
+/// The gaps of a log, and what warns of the next ones. Shared by all receivers.
+#[derive(Debug, Default)]
+pub struct Gaps {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    declared: BTreeMap<Partition, Vec<GapRange>>,
+    /// The highest end of a partition that was seen while it was open.
+    ends: HashMap<Partition, i64>,
+    times: BTreeMap<Named, Duration>,
+}
+
+impl Gaps {
+    /// The gaps a recovered log holds.
+    pub fn new(declared: impl IntoIterator<Item = (Partition, Vec<GapRange>)>) -> Self {
+        let gaps = Self::default();
+        for (partition, ranges) in declared {
+            for range in ranges {
+                gaps.note(partition, range);
+            }
+        }
+        gaps
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, partition: Partition, range: GapRange) {
+        let mut known = self.known();
+        let ranges = known.declared.entry(partition).or_default();
+        if ranges.len() == KEPT {
+            ranges.remove(0);
+        }
+        ranges.push(range);
+    }
+
+    /// The last gaps of each partition, oldest first.
+    pub fn declared(&self) -> Vec<(Partition, GapRange)> {
+        let known = self.known();
+        let each = known.declared.iter();
+        each.flat_map(|(partition, ranges)| ranges.iter().map(|range| (*partition, range.clone()))).collect()
+    }
+
+    /// The last gap of a partition.
+    fn last(&self, partition: Partition) -> Option<GapRange> {
+        self.known().declared.get(&partition).and_then(|ranges| ranges.last().cloned())
+    }
+
+    /// Notes how far a partition reached when it was last looked at.
+    pub fn saw_end(&self, partition: Partition, end: i64) {
+        let mut known = self.known();
+        let seen = known.ends.entry(partition).or_insert(end);
+        *seen = end.max(*seen);
+    }
+
+    fn end(&self, partition: Partition) -> Option<i64> {
+        self.known().ends.get(&partition).copied()
+    }
+
+    /// How long until Kafka drops unread records, where that is in sight.
+    pub fn times_to_loss(&self) -> BTreeMap<Named, Duration> {
+        self.known().times.clone()
+    }
+
+    /// Replaces what [`Gaps::times_to_loss`] says.
+    pub fn set_times_to_loss(&self, times: BTreeMap<Named, Duration>) {
+        self.known().times = times;
+    }
+}
+
+impl Receiver<'_> {
+    /// A gap is durable in the log: from here on it is a declared one.
+    pub(super) fn declared(&self, (topic, partition): &Named, key: Partition, gap: &Gap) {
+        let Gap { first, next, .. } = *gap;
+        tracing::warn!(receiver = self.number, topic, partition, first, next, records = gap.records(), "gap: {gap}");
+        self.shared.metrics.lost(topic, *partition, gap.records());
+        let reason = format!("{}: {gap}", gap.word());
+        self.shared.gaps.note(key, GapRange { first, next, reason });
+    }
+
+    fn log_gap(&self, named: &Named, key: Partition, gap: &Gap) -> Result<(), ReceiverError> {
+        let tenure = self.owners().get(key).and_then(|ownership| ownership.fold().map(|fold| fold.tenure));
+        self.shared.log.append_synced(vec![gap_entry(key, tenure.unwrap_or(0), gap)])?;
+        self.declared(named, key, gap);
+        Ok(())
+    }
+
+    /// Kafka's end lies before the start: declares that once, and waits.
+    pub(super) fn await_end(&mut self, candidate: &Candidate, gap: &Gap) -> Result<(), ReceiverError> {
+        let last = self.shared.gaps.last(candidate.partition);
+        // While Kafka's end comes nearer, the range gets shorter; it is still the same gap.
+        if !last.is_some_and(|known| looks_back(&known.reason) && known.next == gap.next) {
+            self.log_gap(&candidate.named, candidate.partition, gap)?;
+        }
+        let why = format!("waits until Kafka's end reaches offset {}; offsets below were truncated", gap.next);
+        self.assigning.put(candidate.named.clone(), why, For::Kafka);
+        Ok(())
+    }
+
+    /// The topic was created again: what of its former life was not read? False when the partition must not open.
+    /// The gap is logged whatever the policy, since nobody can find its end later.
+    pub(super) fn leave_former(&mut self, candidate: &Candidate, former: Partition) -> Result<bool, ReceiverError> {
+        if self.owners().knows(candidate.partition) {
+            return Ok(true);
+        }
+        let logged = self.shared.gaps.last(former).filter(|known| known.reason.starts_with(gap::RECREATION));
+        let read = self.shared.log.marks(former).durable();
+        let finding = match &logged {
+            Some(known) if known.first == known.next => return Ok(true),
+            Some(known) => Finding::Recreated { read: known.first, end: Some(known.next) },
+            None => Finding::Recreated { read, end: self.shared.gaps.end(former) },
+        };
+        let action = gap::decide(finding, self.options.policy.on_gap);
+        let (Action::Skip(gap) | Action::Await(gap) | Action::Hold(gap) | Action::Stop(gap)) = action else {
+            return Ok(true);
+        };
+        if logged.is_none() {
+            self.end_former(&candidate.named, former, &gap)?;
+        }
+        match action {
+            Action::Stop(gap) => Err(stopped(&candidate.named, gap)),
+            Action::Hold(gap) => {
+                self.assigning.put(candidate.named.clone(), Hold::Gap(gap).to_string(), For::Person);
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Logs the gap at the end of a partition's former life, which nothing will ever follow.
+    fn end_former(&self, named: &Named, former: Partition, gap: &Gap) -> Result<(), ReceiverError> {
+        let tenure = self.owners().get(former).and_then(|ownership| ownership.fold().map(|fold| fold.tenure));
+        let (tenure, Gap { first, next, .. }) = (tenure.unwrap_or(0), *gap);
+        let mut entries = vec![gap_entry(former, tenure, gap)];
+        // No commit will ever cover the range: it must not look as if one could.
+        let is_known = first < next;
+        entries.extend(is_known.then_some(Entry::Disowned { partition: former, tenure, first, next }));
+        self.shared.log.append_synced(entries)?;
+        self.declared(named, former, gap);
+        Ok(())
+    }
+
+    /// Kafka has another record at `offset` than the one that was read there last. False when the partition was stopped.
+    pub(super) fn replaced(&mut self, lane: usize, offset: i64) -> Result<bool, ReceiverError> {
+        let (named, slot) = (self.lanes[lane].named.clone(), &self.lanes[lane].slot);
+        let (partition, start) = (slot.partition, slot.next);
+        match gap::decide(Finding::Replaced { offset, start }, self.options.policy.on_gap) {
+            Action::Go => Ok(true),
+            Action::Skip(gap) | Action::Await(gap) => self.log_gap(&named, partition, &gap).map(|()| true),
+            Action::Stop(gap) => Err(stopped(&named, gap)),
+            Action::Hold(gap) => self.stop_lane(lane, Hold::Gap(gap).to_string()).map(|()| false),
+        }
+    }
+}
+
+fn stopped((topic, partition): &Named, gap: Gap) -> ReceiverError {
+    ReceiverError::Stopped { topic: topic.clone(), partition: *partition, stop: Stop::Gap(gap) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_gaps_and_the_highest_end_are_kept() {
+        let partition = Partition { topic: 1, number: 0 };
+        let range = |first| GapRange { first, next: first + 1, reason: "retention: x".to_string() };
+        let gaps = Gaps::new([(partition, (0..150).map(range).collect())]);
+        assert_eq!(gaps.declared().len(), KEPT);
+        assert_eq!(gaps.declared()[0].1.first, 50);
+        assert_eq!(gaps.last(partition), Some(range(149)));
+        assert_eq!(gaps.end(partition), None);
+        gaps.saw_end(partition, 20);
+        gaps.saw_end(partition, 3);
+        assert_eq!(gaps.end(partition), Some(20), "a smaller one is another topic's");
+    }
+}
