@@ -41,7 +41,6 @@ pub(super) fn position_is_lost(error: RDKafkaErrorCode) -> bool {
         error,
         Code::AutoOffsetReset
             | Code::OffsetOutOfRange
-            | Code::LogTruncation
             | Code::UnknownTopicOrPartition
             | Code::UnknownTopic
             | Code::UnknownPartition
@@ -111,7 +110,8 @@ impl Receiver<'_> {
                 .iter()
                 .find(|entry| (&entry.topic, entry.partition) == (&candidate.named.0, candidate.named.1));
             let read = of_it.map_or(Committed::None, |entry| Committed::read(entry.offset, &entry.metadata));
-            candidate.epoch = of_it.map_or(-1, |entry| entry.leader_epoch);
+            let epoch = of_it.filter(|entry| entry.offset.is_some()).map(|entry| entry.leader_epoch);
+            candidate.epoch = epoch.unwrap_or(-1);
             if let Some(tenure) = self.decide(&candidate, &read, checked)? {
                 opened.push((candidate, tenure));
             }

@@ -110,11 +110,14 @@ impl Receiver<'_> {
         Ok(())
     }
 
+    /// True for a truncation at the same position as the last one. Its range may be another: Kafka's end has come nearer.
+    fn is_declared(&self, partition: Partition, gap: &Gap) -> bool {
+        self.shared.gaps.last(partition).is_some_and(|known| looks_back(&known.reason) && known.next == gap.next)
+    }
+
     /// Kafka's end lies before the start: declares that once, and waits.
     pub(super) fn await_end(&mut self, candidate: &Candidate, gap: &Gap) -> Result<(), ReceiverError> {
-        let last = self.shared.gaps.last(candidate.partition);
-        // While Kafka's end comes nearer, the range gets shorter; it is still the same gap.
-        if !last.is_some_and(|known| looks_back(&known.reason) && known.next == gap.next) {
+        if !self.is_declared(candidate.partition, gap) {
             self.log_gap(&candidate.named, candidate.partition, gap)?;
         }
         let why = format!("waits until Kafka's end reaches offset {}; offsets below were truncated", gap.next);
@@ -171,11 +174,32 @@ impl Receiver<'_> {
         let (partition, start) = (slot.partition, slot.next);
         match gap::decide(Finding::Replaced { offset, start }, self.options.policy.on_gap) {
             Action::Go => Ok(true),
-            Action::Skip(gap) | Action::Await(gap) => self.log_gap(&named, partition, &gap).map(|()| true),
+            Action::Skip(gap) | Action::Await(gap) => {
+                if !self.is_declared(partition, &gap) {
+                    self.log_gap(&named, partition, &gap)?;
+                }
+                Ok(true)
+            }
             Action::Stop(gap) => Err(stopped(&named, gap)),
             Action::Hold(gap) => self.stop_lane(lane, Hold::Gap(gap).to_string()).map(|()| false),
         }
     }
+}
+
+impl Receiver<'_> {
+    /// librdkafka asked a new leader and found that it does not have all that was read.
+    pub(super) fn truncated(&mut self, lane: usize, text: &str) -> Result<(), ReceiverError> {
+        let next = self.lanes[lane].slot.next;
+        let end = broker_end(text).filter(|end| *end < next);
+        if self.replaced(lane, end.unwrap_or(next - 1))? { self.reopen(lane) } else { Ok(()) }
+    }
+}
+
+/// Where the new leader's records begin to differ, which librdkafka tells in words only.
+fn broker_end(text: &str) -> Option<i64> {
+    let digits = text.split_once("broker end offset is ")?.1;
+    let digits = digits.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
 }
 
 fn stopped((topic, partition): &Named, gap: Gap) -> ReceiverError {
@@ -185,6 +209,15 @@ fn stopped((topic, partition): &Named, gap: Gap) -> ReceiverError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn librdkafkas_words_tell_where_the_new_leader_differs() {
+        let text = "Partition log truncation detected at offset 120 (leader epoch 3): broker end offset is 100 (offset \
+                    leader epoch 2). Reset to INVALID.";
+        assert_eq!(broker_end(text), Some(100));
+        assert_eq!(broker_end("No epoch found: broker end offset is -1 (offset leader epoch -1)."), None);
+        assert_eq!(broker_end("something else"), None);
+    }
 
     #[test]
     fn the_last_gaps_and_the_highest_end_are_kept() {

@@ -143,6 +143,9 @@ impl Receiver<'_> {
         let text = message.value().map_or_else(|| error.to_string(), |text| String::from_utf8_lossy(text).into_owned());
         let (topic, partition) = &self.lanes[lane].named;
         tracing::warn!(receiver = self.number, topic, partition, "kafka: {text}");
+        if error == RDKafkaErrorCode::LogTruncation {
+            return self.truncated(lane, &text);
+        }
         if super::assign::position_is_lost(error) {
             self.reopen(lane)?;
         }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod gap;
 mod world;
 
 use forebay::config::{Config, Fence, Target};
