@@ -148,6 +148,16 @@ pub enum Action {
     Stop(Gap),
 }
 
+impl Action {
+    /// The gap, if there is one.
+    pub fn gap(self) -> Option<Gap> {
+        match self {
+            Self::Go => None,
+            Self::Skip(gap) | Self::Await(gap) | Self::Hold(gap) | Self::Stop(gap) => Some(gap),
+        }
+    }
+}
+
 /// Answers by the table of this module's page.
 pub fn decide(finding: Finding, policy: OnGap) -> Action {
     let (gap, skip): (Gap, fn(Gap) -> Action) = match finding {

@@ -29,7 +29,7 @@ pub(super) struct Candidate {
     topic: Topic,
     ticket: Ticket,
     /// Where the log ended when it was assigned, if it knew the partition.
-    logged: Option<i64>,
+    pub logged: Option<i64>,
     /// The leader epoch in the group's commit, -1 when unknown.
     epoch: i32,
 }
@@ -178,6 +178,9 @@ impl Receiver<'_> {
         if let Some(former) = former
             && !self.leave_former(candidate, former)?
         {
+            return Ok(None);
+        }
+        if !self.leave_replaced(candidate)? {
             return Ok(None);
         }
         loop {

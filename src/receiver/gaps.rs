@@ -139,20 +139,12 @@ impl Receiver<'_> {
             None => Finding::Recreated { read, end: self.shared.gaps.end(former) },
         };
         let action = gap::decide(finding, self.options.policy.on_gap);
-        let (Action::Skip(gap) | Action::Await(gap) | Action::Hold(gap) | Action::Stop(gap)) = action else {
-            return Ok(true);
-        };
-        if logged.is_none() {
+        if let Some(gap) = action.gap()
+            && logged.is_none()
+        {
             self.end_former(&candidate.named, former, &gap)?;
         }
-        match action {
-            Action::Stop(gap) => Err(stopped(&candidate.named, gap)),
-            Action::Hold(gap) => {
-                self.assigning.put(candidate.named.clone(), Hold::Gap(gap).to_string(), For::Person);
-                Ok(false)
-            }
-            _ => Ok(true),
-        }
+        self.obey(candidate, action)
     }
 
     /// Logs the gap at the end of a partition's former life, which nothing will ever follow.
@@ -172,16 +164,39 @@ impl Receiver<'_> {
     pub(super) fn replaced(&mut self, lane: usize, offset: i64) -> Result<bool, ReceiverError> {
         let (named, slot) = (self.lanes[lane].named.clone(), &self.lanes[lane].slot);
         let (partition, start) = (slot.partition, slot.next);
-        match gap::decide(Finding::Replaced { offset, start }, self.options.policy.on_gap) {
-            Action::Go => Ok(true),
-            Action::Skip(gap) | Action::Await(gap) => {
-                if !self.is_declared(partition, &gap) {
-                    self.log_gap(&named, partition, &gap)?;
-                }
-                Ok(true)
-            }
+        let action = gap::decide(Finding::Replaced { offset, start }, self.options.policy.on_gap);
+        // Logged whatever the policy: at the next start the log may not have the record any more to compare.
+        if let Some(gap) = action.gap()
+            && !self.is_declared(partition, &gap)
+        {
+            self.log_gap(&named, partition, &gap)?;
+        }
+        match action {
+            Action::Go | Action::Skip(_) | Action::Await(_) => Ok(true),
             Action::Stop(gap) => Err(stopped(&named, gap)),
             Action::Hold(gap) => self.stop_lane(lane, Hold::Gap(gap).to_string()).map(|()| false),
+        }
+    }
+
+    /// Records before the position were replaced, as an earlier look found out: true if the policy lets it go on there.
+    pub(super) fn leave_replaced(&mut self, candidate: &Candidate) -> Result<bool, ReceiverError> {
+        let last = self.shared.gaps.last(candidate.partition);
+        let Some(known) = last.filter(|known| looks_back(&known.reason) && Some(known.next) == candidate.logged) else {
+            return Ok(true);
+        };
+        let finding = Finding::Replaced { offset: known.first, start: known.next };
+        self.obey(candidate, gap::decide(finding, self.options.policy.on_gap))
+    }
+
+    /// Stops or holds as decided; true: go on.
+    fn obey(&mut self, candidate: &Candidate, action: Action) -> Result<bool, ReceiverError> {
+        match action {
+            Action::Go | Action::Skip(_) | Action::Await(_) => Ok(true),
+            Action::Stop(gap) => Err(stopped(&candidate.named, gap)),
+            Action::Hold(gap) => {
+                self.assigning.put(candidate.named.clone(), Hold::Gap(gap).to_string(), For::Person);
+                Ok(false)
+            }
         }
     }
 }

@@ -51,9 +51,12 @@ fn other_records_before_the_position_fail() {
     let text = run(&world, OnGap::Fail).unwrap_err().to_string();
     assert!(text.contains("t/0: Kafka has another record at offset 999") && text.contains("[999, 1000)"), "{text}");
     assert_eq!(world.delivered().len(), 1000);
-    assert_eq!(gaps(&world.config("only")), []);
-    let again = run(&world, OnGap::Fail).unwrap_err().to_string();
-    assert_eq!(again, text, "nothing was committed in the meantime");
+    // The log has delivered all, and does not have the record to compare any more: still it knows.
+    for _ in 0..2 {
+        assert_eq!(run(&world, OnGap::Fail).unwrap_err().to_string(), text);
+    }
+    assert_eq!(run(&world, OnGap::Skip).unwrap().records, 200);
+    assert_eq!(gaps(&world.config("only")).len(), 1, "declared once");
 }
 
 #[test]
