@@ -68,6 +68,8 @@ pub struct Metrics {
     pub queue_bytes: Gauge,
     /// Blocks dropped from memory, to be read back from the log.
     pub feed_spilled_blocks: Counter,
+    /// Ranges Kafka no longer had.
+    pub gaps: Counter,
     /// Records Kafka no longer had.
     pub gaps_records: Counter,
     /// Partitions not fetched for now.
@@ -77,6 +79,7 @@ pub struct Metrics {
     /// Memory resident; set just before [`Metrics::encode`].
     pub rss_bytes: Gauge,
     partitions: PartitionFamilies,
+    losses: LossFamilies,
     registry: Registry,
 }
 
@@ -110,6 +113,14 @@ struct PartitionFamilies {
     admitted: Family<PartitionLabels, Gauge>,
     durable: Family<PartitionLabels, Gauge>,
     delivered: Family<PartitionLabels, Gauge>,
+}
+
+/// What is kept of a partition although it goes away: what was lost of it.
+#[derive(Debug, Default)]
+struct LossFamilies {
+    ranges: Family<PartitionLabels, Counter>,
+    records: Family<PartitionLabels, Counter>,
+    time_to: Family<PartitionLabels, Gauge>,
 }
 
 impl Default for Metrics {
@@ -149,11 +160,13 @@ impl Metrics {
             sink_retries: names.counter("sink_retries", "Deliveries tried again"),
             queue_bytes: names.gauge("queue_bytes", "Bytes of blocks held in memory"),
             feed_spilled_blocks: names.counter("feed_spilled_blocks", "Blocks to be read back from the log"),
+            gaps: names.counter("gaps", "Ranges Kafka no longer had"),
             gaps_records: names.counter("gaps_records", "Records Kafka no longer had"),
             partitions_paused: names.gauge("partitions_paused", "Partitions not fetched for now"),
             partitions_stopped: names.gauge("partitions_stopped", "Partitions that need a person"),
             rss_bytes: names.gauge("rss_bytes", "Memory resident"),
             partitions: names.partitions(),
+            losses: names.losses(),
             registry: names.0,
         }
     }
@@ -169,6 +182,26 @@ impl Metrics {
         }
     }
 
+    /// Counts a range that Kafka no longer had.
+    pub fn lost(&self, topic: &str, partition: i32, records: u64) {
+        let labels = PartitionLabels { topic: topic.to_string(), partition };
+        self.gaps.inc();
+        self.gaps_records.inc_by(records);
+        self.losses.ranges.get_or_create_owned(&labels).inc();
+        self.losses.records.get_or_create_owned(&labels).inc_by(records);
+    }
+
+    /// Says when Kafka will drop unread records of a partition; `None`: not in sight.
+    pub fn time_to_loss(&self, topic: &str, partition: i32, time: Option<Duration>) {
+        let labels = PartitionLabels { topic: topic.to_string(), partition };
+        if let Some(time) = time {
+            let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+            self.losses.time_to.get_or_create_owned(&labels).set(seconds);
+        } else {
+            self.losses.time_to.remove(&labels);
+        }
+    }
+
     /// Removes the series of a partition that is not ours any more; handles given out count on, unseen.
     pub fn forget_partition(&self, topic: &str, partition: i32) {
         let labels = PartitionLabels { topic: topic.to_string(), partition };
@@ -176,6 +209,7 @@ impl Metrics {
         self.partitions.admitted.remove(&labels);
         self.partitions.durable.remove(&labels);
         self.partitions.delivered.remove(&labels);
+        self.losses.time_to.remove(&labels);
     }
 
     /// All metrics as `OpenMetrics` text.
@@ -214,6 +248,16 @@ impl Names {
         let family = Family::<ResultLabel, Counter>::default();
         self.0.register("commits", "Commits of offsets to Kafka", family.clone());
         ["ok", "refused", "unanswered"].map(|result| family.get_or_create_owned(&ResultLabel { result }))
+    }
+
+    fn losses(&mut self) -> LossFamilies {
+        let families = LossFamilies::default();
+        let registry = &mut self.0;
+        registry.register("lost_ranges", "Ranges Kafka no longer had, by partition", families.ranges.clone());
+        registry.register("lost_records", "Records Kafka no longer had, by partition", families.records.clone());
+        let help = "Until Kafka drops unread records, where that is in sight";
+        registry.register_with_unit("time_to_loss", help, Unit::Seconds, families.time_to.clone());
+        families
     }
 
     fn partitions(&mut self) -> PartitionFamilies {
@@ -392,6 +436,27 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn what_was_lost_of_a_partition_stays() {
+        let metrics = Metrics::new();
+        metrics.lost("orders", 3, 40);
+        metrics.lost("orders", 3, 2);
+        metrics.time_to_loss("orders", 3, Some(Duration::from_millis(90_900)));
+        let text = metrics.encode();
+        assert!(text.contains("forebay_time_to_loss_seconds{topic=\"orders\",partition=\"3\"} 90\n"), "{text}");
+        metrics.forget_partition("orders", 3);
+        let text = metrics.encode();
+        for line in [
+            "forebay_lost_ranges_total{topic=\"orders\",partition=\"3\"} 2",
+            "forebay_lost_records_total{topic=\"orders\",partition=\"3\"} 42",
+            "forebay_gaps_total 2",
+            "forebay_gaps_records_total 42",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("forebay_time_to_loss_seconds{"), "{text}");
     }
 
     #[test]

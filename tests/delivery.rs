@@ -8,6 +8,9 @@ use forebay::io::disk::Disk;
 use forebay::metrics::Metrics;
 use forebay::processor::Identity;
 use forebay::processor::delivery::{Delivery, DeliveryError, Options, Parts, Progress};
+use forebay::rate::governor::Governor;
+use forebay::rate::limits::Limits;
+use forebay::rate::{Kind, Settings};
 use forebay::record::batch::{BatchBuilder, RecordRef};
 use forebay::record::topics::Topics;
 use forebay::record::{Block, BlockHeader, Partition, TopicId};
@@ -60,6 +63,8 @@ impl World {
                 dedupe: true,
                 waiting_bytes: 1 << 20,
             },
+            hook: None,
+            governor: Arc::new(Governor::new(Limits::default(), Settings::new(Kind::None, hour), Duration::ZERO)),
             metrics,
             progress: Arc::clone(&progress),
         });

@@ -20,6 +20,8 @@ fn between(from: &str, to: &str) -> String {
 fn exported() -> BTreeMap<String, String> {
     let metrics = Metrics::new();
     let _ = metrics.partition("topic", 0);
+    metrics.lost("topic", 0, 1);
+    metrics.time_to_loss("topic", 0, Some(Duration::from_secs(1)));
     metrics.wal_fsync_seconds.observe(Duration::from_millis(1));
     let text = metrics.encode();
     let mut found = BTreeMap::new();

@@ -32,8 +32,9 @@ fn table(summary: &Summary) -> String {
     table.add_row(["sink syncs", &syncs(summary.sink_syncs, summary.sink_sync_p50_us, summary.sink_sync_p99_us)]);
     table.add_row(["commits", &format!("{}, {} not confirmed", thousands(summary.commits), summary.commits_failed)]);
     table.add_row(["suppressed", &thousands(summary.suppressed)]);
-    if summary.gaps_records > 0 {
-        table.add_row(["gaps", &format!("{} records Kafka no longer had", thousands(summary.gaps_records))]);
+    if summary.gaps > 0 {
+        let records = thousands(summary.gaps_records);
+        table.add_row(["gaps", &format!("{}, {records} records Kafka no longer had", thousands(summary.gaps))]);
     }
     table.add_row(["lag", &thousands(summary.lag)]);
     screen(&table)

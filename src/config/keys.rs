@@ -4,7 +4,7 @@
 
 use super::{
     Config, Controller, Durability, Fence, Format, GIB, Handover, KIB, LogFormat, LogLevel, MIB, Mode, OnForeignCommit,
-    Properties, Require, Server, Start, Target,
+    OnGap, Properties, Require, Server, Start, Target,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -148,6 +148,21 @@ pub const KEYS: &[Key] = &[
         ),
         "A committed offset that Forebay did not write: `hold` the partition, go on at the end of the `log`, or where \
          `kafka` says. The last may skip or double records.",
+    ),
+    key(
+        "kafka.on_gap",
+        Kind::Choice(
+            &["fail", "skip", "pause"],
+            |c| c.kafka.on_gap as usize,
+            |c, i| c.kafka.on_gap = [OnGap::Fail, OnGap::Skip, OnGap::Pause][i],
+        ),
+        "Kafka no longer has what comes next: `fail` (exit 1, naming the offsets), `skip` them (logged, counted, shown), \
+         or `pause` the partition until Kafka has them again or this setting is another one.",
+    ),
+    key(
+        "kafka.warn_time_to_loss",
+        Kind::Time(SECOND, WEEK, |c| &mut c.kafka.warn_time_to_loss),
+        "Warn when Kafka's retention will reach unread records in less than this, by its speed so far.",
     ),
     key(
         "kafka.static_membership",

@@ -4,6 +4,7 @@
 //! never part of a message or of `Debug`. Never: it reads no file and no environment itself.
 
 pub mod check;
+mod defaults;
 pub mod keys;
 pub mod load;
 mod owned;
@@ -135,6 +136,10 @@ pub struct Kafka {
     pub handover: Handover,
     /// What to do about a committed offset that Forebay did not write.
     pub on_foreign_commit: OnForeignCommit,
+    /// What to do when Kafka no longer has what comes next.
+    pub on_gap: OnGap,
+    /// Warn when Kafka will drop unread records in less than this.
+    pub warn_time_to_loss: Duration,
     /// Keep the seat in the group over a restart.
     pub static_membership: bool,
     /// After how long without a heartbeat the group gives a member up.
@@ -200,6 +205,17 @@ pub enum OnForeignCommit {
     Log,
     /// Go on where the group's commit is.
     Kafka,
+}
+
+/// `kafka.on_gap`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnGap {
+    /// Stop, naming the range.
+    Fail,
+    /// Log the range and go on behind it.
+    Skip,
+    /// Leave the partition alone.
+    Pause,
 }
 
 /// `block.*`
@@ -355,84 +371,6 @@ pub enum Require {
     ExactlyOnce,
     /// Start anyway.
     None,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Receiver,
-            direct: Direct { batch_interval: Duration::from_millis(100), batch_bytes: 4 * MIB },
-            rate: Rate::default(),
-            kafka: Kafka::default(),
-            block: Block { bytes: MIB, records: 65_536, age: Duration::from_millis(10), max_record_bytes: 16 * MIB },
-            memory: Memory { budget: 64 * MIB },
-            wal: Wal {
-                dir: PathBuf::new(),
-                segment_bytes: 64 * MIB,
-                segment_age: Duration::from_secs(600),
-                max_bytes: None,
-                durability: Durability::Fsync,
-            },
-            sink: Sink {
-                target: None,
-                format: Format::Jsonl,
-                roll_bytes: 256 * MIB,
-                roll_age: Duration::from_secs(600),
-                batch_bytes: 16 * MIB,
-                batch_age: Duration::from_millis(50),
-            },
-            server: Server {
-                listen: Some(SocketAddr::from(([127, 0, 0, 1], 9465))),
-                listen_is_default: true,
-                allow_remote: false,
-                token: String::new(),
-            },
-            log: Log { format: LogFormat::Text, level: LogLevel::Info },
-            stop: Stop { deadline: Duration::from_secs(10) },
-            require: Require::None,
-            exit_at_end: false,
-        }
-    }
-}
-
-impl Default for Rate {
-    fn default() -> Self {
-        Self {
-            controller: Controller::None,
-            records: None,
-            bytes: None,
-            topic_records: None,
-            topic_bytes: None,
-            partition_records: None,
-            partition_bytes: None,
-            burst: Duration::from_secs(1),
-            initial_records: 10_000,
-            min_records: 100,
-            proportional: 1.0,
-            integral: 0.2,
-            derivative: 0.0,
-        }
-    }
-}
-
-impl Default for Kafka {
-    fn default() -> Self {
-        Self {
-            brokers: String::new(),
-            group: "forebay".to_string(),
-            topics: Vec::new(),
-            start: Start::Earliest,
-            receivers: 1,
-            instances: 1,
-            fence: Fence::Commit,
-            handover: Handover::Keep,
-            on_foreign_commit: OnForeignCommit::Hold,
-            static_membership: true,
-            session_timeout: Duration::from_secs(45),
-            unreachable_timeout: Duration::from_secs(60),
-            properties: Properties::default(),
-        }
-    }
 }
 
 impl Config {

@@ -310,7 +310,7 @@ impl Drop for Member {
     }
 }
 
-fn client_config(settings: &Settings) -> ClientConfig {
+pub(super) fn client_config(settings: &Settings) -> ClientConfig {
     let mut config = ClientConfig::new();
     let heartbeat = (settings.session_timeout / 6).min(HEARTBEAT_MAX).as_millis();
     config.set("client.id", "forebay").set("heartbeat.interval.ms", heartbeat.to_string());

@@ -20,6 +20,7 @@
 //! Promises: nothing is skipped without a [`Start::Kafka`] that an operator asked for; every hold and stop names its
 //! numbers. Never: it asks no broker; where Kafka's own range is needed it answers [`Start::AskRange`].
 
+use super::gap::{Gap, OnGap};
 use super::tenure::metadata::MetadataError;
 
 /// What the log knows of this incarnation of the partition.
@@ -99,6 +100,8 @@ pub struct Policy {
     pub on_foreign: OnForeign,
     /// True when this WAL is the group's only instance.
     pub sole: bool,
+    /// `on_gap`.
+    pub on_gap: OnGap,
 }
 
 /// Everything the answer depends on.
@@ -189,6 +192,9 @@ pub enum Hold {
     /// Metadata of another version, or malformed.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    /// Kafka no longer has the start, and the policy is to wait.
+    #[error("{0}; kafka.on_gap is \"pause\"")]
+    Gap(Gap),
 }
 
 /// What can't be vouched for. The partition stops, naming the range.
@@ -208,22 +214,9 @@ pub enum Stop {
         /// `acked[me]`.
         next: i64,
     },
-    /// Kafka no longer has the start.
-    #[error("Kafka no longer has offsets [{first}, {next})")]
-    Gap {
-        /// Where to start.
-        first: i64,
-        /// What Kafka has first.
-        next: i64,
-    },
-    /// The start lies beyond Kafka's end: records were truncated there.
-    #[error("the start {start} lies beyond Kafka's end {end}: offsets [{end}, {start}) are gone or different")]
-    BeyondEnd {
-        /// Where to start.
-        start: i64,
-        /// Kafka's end.
-        end: i64,
-    },
+    /// Kafka no longer has what comes next, or has it anew, and the policy is to stop.
+    #[error("{0}; kafka.on_gap = \"skip\" goes on without them")]
+    Gap(Gap),
     /// A commit was confirmed for blocks that had been disowned: a rule of the protocol was broken.
     #[error("offsets [{first}, {next}) were disowned and a commit of this WAL for them was applied")]
     DisownedApplied {
@@ -234,7 +227,8 @@ pub enum Stop {
     },
 }
 
-/// Answers by the table of this module's page. Whether Kafka still has the start is [`reachable`]'s question.
+/// Answers by the table of this module's page. Whether Kafka still has the start is
+/// [`super::gap::decide`]'s question.
 pub fn decide(question: &Question) -> Start {
     let Question { log, former, group, policy, .. } = question;
     match (log, group) {
@@ -289,22 +283,12 @@ fn configured(start: StartAt, range: Option<Range>) -> Start {
     }
 }
 
-/// May fetching begin at `start`? The gap policy is `fail`: a start that Kafka does not have stops the partition.
-pub fn reachable(start: i64, range: Range) -> Result<(), Stop> {
-    if start < range.first {
-        Err(Stop::Gap { first: start, next: range.first })
-    } else if start > range.next {
-        Err(Stop::BeyondEnd { start, end: range.next })
-    } else {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const POLICY: Policy = Policy { start: StartAt::Earliest, on_foreign: OnForeign::Hold, sole: false };
+    const POLICY: Policy =
+        Policy { start: StartAt::Earliest, on_foreign: OnForeign::Hold, sole: false, on_gap: OnGap::Fail };
     const SOLE: Policy = Policy { sole: true, ..POLICY };
     const LOG: Policy = Policy { on_foreign: OnForeign::Log, ..POLICY };
     const KAFKA: Policy = Policy { on_foreign: OnForeign::Kafka, ..POLICY };
@@ -411,15 +395,6 @@ mod tests {
         let held = Start::Hold(Hold::Metadata(error.clone()));
         assert_eq!(ask(None, Group::Unreadable(error.clone()), RANGE, KAFKA), held);
         assert_eq!(ask(Some((20, None)), Group::Unreadable(error), RANGE, SOLE), held);
-    }
-
-    #[test]
-    fn a_start_kafka_does_not_have_names_the_range() {
-        let range = Range { first: 3, next: 40 };
-        assert_eq!(reachable(2, range), Err(Stop::Gap { first: 2, next: 3 }));
-        assert_eq!(reachable(3, range), Ok(()));
-        assert_eq!(reachable(40, range), Ok(()));
-        assert_eq!(reachable(41, range), Err(Stop::BeyondEnd { start: 41, end: 40 }));
     }
 
     /// A row of the table as conditions on the question; every other row's conditions exclude it.
@@ -555,7 +530,7 @@ mod tests {
             for on_foreign in [OnForeign::Hold, OnForeign::Log, OnForeign::Kafka] {
                 for bits in 0..4 {
                     let (sole, former) = (bits & 1 != 0, bits & 2 != 0);
-                    let policy = Policy { start, on_foreign, sole };
+                    let policy = Policy { start, on_foreign, sole, ..POLICY };
                     for (log, group) in
                         logs.iter().flat_map(|log| groups.iter().map(move |group| (*log, group.clone())))
                     {

@@ -8,6 +8,7 @@ use crate::io::disk::Disk;
 use crate::io::hook::{self, Hook};
 use crate::io::{IoError, Storage};
 use crate::kafka::consumer::Settings as KafkaSettings;
+use crate::kafka::gap::OnGap;
 use crate::kafka::start::{OnForeign, Policy, StartAt};
 use crate::kafka::tenure::{self, Fold, Rules, WalId};
 use crate::metrics::Metrics;
@@ -16,7 +17,7 @@ use crate::rate::governor::Governor;
 use crate::receiver::plan::{Batching, Plans};
 use crate::receiver::pool::Pool;
 use crate::receiver::slot::Limits;
-use crate::receiver::{self, Owners, Shared, Views};
+use crate::receiver::{self, Gaps, Owners, Shared, Views};
 use crate::record::topics::Topics;
 use crate::record::{Partition, TopicId};
 use crate::sink::file::FileOptions;
@@ -90,6 +91,7 @@ pub(super) fn open(
         // Every plan takes an LSN of its own, so ids that go on behind the last LSN were never used.
         plans: Mutex::new(Plans::new(state.lsn + 1, &state.plans)),
         pool: Pool::new(BUFFERS),
+        gaps: Gaps::new(state.partitions.iter().map(|(partition, known)| (*partition, known.gaps.clone()))),
         metrics: Arc::clone(metrics),
         views: Views::new(config.kafka.receivers as usize),
         stop: AtomicBool::new(false),
@@ -247,6 +249,11 @@ fn receiver_options(config: &Config, state: &State) -> receiver::Options {
             config::OnForeignCommit::Kafka => OnForeign::Kafka,
         },
         sole: kafka.instances == 1 && !saw_others(state, wal),
+        on_gap: match kafka.on_gap {
+            config::OnGap::Fail => OnGap::Fail,
+            config::OnGap::Skip => OnGap::Skip,
+            config::OnGap::Pause => OnGap::Pause,
+        },
     };
     receiver::Options {
         topics: kafka.topics.clone(),
@@ -271,6 +278,7 @@ fn receiver_options(config: &Config, state: &State) -> receiver::Options {
         open_bytes_max: budget / 8,
         queue_bytes_max: (budget / 8) as u64,
         policy,
+        warn_time_to_loss: kafka.warn_time_to_loss,
         exit_at_end: config.exit_at_end,
         unreachable_timeout: kafka.unreachable_timeout,
         hook: Hook::from_environment(hook::AFTER_SYNC),

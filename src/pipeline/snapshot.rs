@@ -23,8 +23,27 @@ pub struct Snapshot {
     pub rate: Option<f64>,
     /// Every partition that is owned, or that the log has undelivered blocks of.
     pub partitions: Vec<Partition>,
+    /// Offsets that Kafka no longer had, the last ones of each partition.
+    pub gaps: Vec<Gap>,
     /// Why it is not ready, for people; empty when it is.
     pub reasons_not_ready: Vec<String>,
+}
+
+/// Offsets of a partition that Kafka no longer had when they were asked for, or has anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// Topic name.
+    pub topic: String,
+    /// How often the topic had been created again before.
+    pub incarnation: u32,
+    /// Partition number.
+    pub partition: i32,
+    /// First offset.
+    pub first: i64,
+    /// One past the last offset.
+    pub next: i64,
+    /// Why.
+    pub reason: String,
 }
 
 /// How blocks are acknowledged.
@@ -121,6 +140,8 @@ pub struct Partition {
     pub end: Option<i64>,
     /// Records between delivered and end, if the end is known.
     pub lag: Option<u64>,
+    /// Until Kafka drops records that were not read, where that is in sight.
+    pub time_to_loss_seconds: Option<u64>,
     /// Why it is paused, held or stopped.
     pub reason: Option<String>,
 }

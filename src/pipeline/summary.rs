@@ -46,6 +46,8 @@ pub struct Summary {
     pub commits_failed: u64,
     /// Assignments and revocations.
     pub rebalances: u64,
+    /// Ranges Kafka no longer had when they were asked for.
+    pub gaps: u64,
     /// Records Kafka no longer had when they were asked for.
     pub gaps_records: u64,
 }
@@ -86,6 +88,7 @@ impl Summary {
             commits: metrics.commits_ok.get(),
             commits_failed: metrics.commits_refused.get() + metrics.commits_unanswered.get(),
             rebalances: metrics.rebalances.get(),
+            gaps: metrics.gaps.get(),
             gaps_records: metrics.gaps_records.get(),
         }
     }

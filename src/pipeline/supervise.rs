@@ -39,6 +39,7 @@ pub(super) struct Running {
     pub corrupt: Vec<String>,
     store: Store,
     receivers: Vec<Option<JoinHandle<Result<(), ReceiverError>>>>,
+    lookout: JoinHandle<()>,
     delivery: Option<JoinHandle<Result<(), DeliveryError>>>,
     published: Instant,
     saved: Instant,
@@ -87,6 +88,8 @@ fn start(config: Config, control: Control, parts: Parts, metrics: Arc<Metrics>) 
         let name = format!("receiver-{number}");
         receivers.push(Some(spawn(&name, move || receiver::run(number, &options, &shared))?));
     }
+    let (options, shared) = (parts.receiver.clone(), Arc::clone(&parts.shared));
+    let lookout = spawn("lookout", move || receiver::lookout::run(&options, &shared))?;
     Ok(Running {
         config,
         control,
@@ -98,6 +101,7 @@ fn start(config: Config, control: Control, parts: Parts, metrics: Arc<Metrics>) 
         corrupt: parts.corrupt,
         store: parts.store,
         receivers,
+        lookout,
         delivery: Some(delivery),
         published: started,
         saved: started,
@@ -147,7 +151,8 @@ impl Running {
         if !views.iter().all(done) {
             return false;
         }
-        let taken: usize = views.iter().map(|view| view.partitions.len() + view.held.len()).sum();
+        let each = |view: &View| view.partitions.len() + view.parked.len() + view.held.len();
+        let taken: usize = views.iter().map(each).sum();
         let expected = views.iter().find_map(|view| view.partitions_expected);
         let steady = views.iter().filter_map(|view| view.changed).all(|changed| changed.elapsed() >= STEADY);
         // A member that died keeps its seat for a session; after that its partitions are given to others.
@@ -199,7 +204,9 @@ impl Running {
         self.control.publish(watch::snapshot(&self, Phase::Stopped));
         let problems = self.problems();
         self.save();
-        let Self { shared, log, store, metrics, control, .. } = self;
+        let Self { shared, log, store, metrics, control, lookout, .. } = self;
+        // It has been told with the receivers, and only looks: how it ended changes nothing.
+        let _ = lookout.join();
         drop(shared);
         let closed = if delivered.is_ok() { log.close().map_err(Error::from) } else { Ok(()) };
         if let Err(error) = store.close() {
@@ -263,7 +270,8 @@ impl Running {
         let mut corrupt = self.corrupt.clone();
         corrupt.extend(self.progress.corrupt.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         corrupt.dedup();
-        let held: Vec<String> = self.shared.views.all().into_iter().flat_map(|view| view.held).collect();
+        let held = self.shared.views.all().into_iter().flat_map(|view| view.held);
+        let held: Vec<String> = held.map(|idle| idle.to_string()).collect();
         if !corrupt.is_empty() {
             Err(Error::Stopped(corrupt))
         } else if self.config.exit_at_end && !held.is_empty() {

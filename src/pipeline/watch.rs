@@ -1,13 +1,15 @@
 //! What the running pipeline looks like: the snapshot for `/status` and `/readyz`, and the gauges.
 
 use super::Snapshot;
-use super::snapshot::{Partition as Row, PartitionState, Receiver, Sink, Wal};
+use super::snapshot::{Gap, Partition as Row, PartitionState, Receiver, Sink, Wal};
 use super::supervise::Running;
-use crate::receiver::View;
+use crate::receiver::{Idle, View};
 use crate::record::Partition;
-use std::collections::BTreeMap;
+use crate::wal::GapRange;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 pub(super) use super::snapshot::Phase;
 
@@ -40,6 +42,7 @@ pub(super) fn snapshot(running: &Running, phase: Phase) -> Snapshot {
         },
         rate: running.shared.governor.in_force().rate,
         partitions: partitions(running, &views),
+        gaps: gaps(running),
         reasons_not_ready: reasons(running, &views, status.is_full, retrying),
     }
 }
@@ -62,7 +65,7 @@ fn reasons(running: &Running, views: &[View], full: bool, retrying: Option<Strin
         } else if !view.joined {
             reasons.push(format!("receiver {number} has not joined group {:?} yet", running.config.kafka.group));
         }
-        reasons.extend(view.waiting.iter().chain(&view.held).cloned());
+        reasons.extend(view.waiting.iter().chain(&view.parked).chain(&view.held).map(ToString::to_string));
     }
     if full {
         reasons.push(format!("the log in {} is full (disk or wal.max_bytes)", running.config.wal.dir.display()));
@@ -74,32 +77,71 @@ fn reasons(running: &Running, views: &[View], full: bool, retrying: Option<Strin
 }
 
 fn partitions(running: &Running, views: &[View]) -> Vec<Row> {
-    let mut taken = BTreeMap::new();
+    let mut owned = Owned { times: running.shared.gaps.times_to_loss(), ..Owned::default() };
     for view in views {
         for (topic, partition, next, end) in &view.partitions {
-            taken.insert((topic.clone(), *partition), (*next, *end, view.paused));
+            owned.taken.insert((topic.clone(), *partition), (*next, *end, view.paused));
+        }
+        for (idle, state) in idle(view) {
+            owned.idle.insert((idle.topic.clone(), idle.partition), (state, idle.why.clone()));
         }
     }
     let table = running.shared.table.lock().unwrap_or_else(PoisonError::into_inner);
     let rows: Vec<_> = table.rows().collect();
     drop(table);
     let mut shown: Vec<Row> =
-        rows.into_iter().filter_map(|(partition, row)| show(running, &taken, partition, row.tenure)).collect();
+        rows.into_iter().filter_map(|(partition, row)| show(running, &owned, partition, row.tenure)).collect();
+    let known: BTreeSet<_> = shown.iter().map(|row| (row.topic.clone(), row.partition)).collect();
+    // Never opened: the log does not know it yet.
+    let unknown = owned.idle.into_iter().filter(|(named, _)| !known.contains(named));
+    shown.extend(unknown.map(|((topic, partition), (state, why))| Row {
+        topic,
+        partition,
+        state,
+        reason: Some(why),
+        ..Row::default()
+    }));
     shown.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     shown
 }
 
-type Taken = BTreeMap<(String, i32), (i64, Option<i64>, bool)>;
+/// What is assigned to the receivers of this process, by topic and partition.
+#[derive(Default)]
+struct Owned {
+    /// Fetched: next offset, Kafka's end, whether it is paused.
+    taken: BTreeMap<(String, i32), (i64, Option<i64>, bool)>,
+    /// Not fetched: why.
+    idle: BTreeMap<(String, i32), (PartitionState, String)>,
+    times: BTreeMap<(String, i32), Duration>,
+}
 
-fn show(running: &Running, taken: &Taken, partition: Partition, tenure: u32) -> Option<Row> {
+/// Assigned partitions that do not open by themselves in a moment.
+fn idle(view: &View) -> impl Iterator<Item = (&Idle, PartitionState)> {
+    let parked = view.parked.iter().map(|idle| (idle, PartitionState::Paused));
+    parked.chain(view.held.iter().map(|idle| (idle, PartitionState::Held)))
+}
+
+fn gaps(running: &Running) -> Vec<Gap> {
+    let show = |(partition, range): (Partition, GapRange)| {
+        let topic = running.shared.topics.get(partition.topic)?;
+        let GapRange { first, next, reason } = range;
+        let incarnation = topic.incarnation;
+        Some(Gap { topic: topic.name, incarnation, partition: partition.number, first, next, reason })
+    };
+    running.shared.gaps.declared().into_iter().filter_map(show).collect()
+}
+
+fn show(running: &Running, all: &Owned, partition: Partition, tenure: u32) -> Option<Row> {
     let topic = running.shared.topics.get(partition.topic)?;
     let is_newest = running.shared.topics.newest(&topic.name).is_some_and(|newest| newest.number == topic.number);
-    let owned = taken.get(&(topic.name.clone(), partition.number)).filter(|_| is_newest);
+    let named = (topic.name.clone(), partition.number);
+    let owned = all.taken.get(&named).filter(|_| is_newest);
+    let idle = all.idle.get(&named).filter(|_| is_newest && owned.is_none());
     let marks = running.log.marks(partition);
     let durable = marks.durable.load(Ordering::Acquire);
     let acked = marks.acked.load(Ordering::Acquire);
     let delivered = marks.delivered.load(Ordering::Acquire);
-    if owned.is_none() && delivered >= durable {
+    if owned.is_none() && idle.is_none() && delivered >= durable {
         return None;
     }
     let end = owned.and_then(|(_, end, _)| *end);
@@ -107,10 +149,11 @@ fn show(running: &Running, taken: &Taken, partition: Partition, tenure: u32) -> 
     Some(Row {
         topic: topic.name,
         partition: partition.number,
-        state: match owned {
-            None => PartitionState::Leaving,
-            Some((_, _, true)) => PartitionState::Paused,
-            Some(_) => PartitionState::Active,
+        state: match (owned, idle) {
+            (None, Some((state, _))) => *state,
+            (None, None) => PartitionState::Leaving,
+            (Some((_, _, true)), _) => PartitionState::Paused,
+            (Some(_), _) => PartitionState::Active,
         },
         tenure,
         admitted: owned.map_or(durable, |(next, _, _)| *next),
@@ -119,7 +162,8 @@ fn show(running: &Running, taken: &Taken, partition: Partition, tenure: u32) -> 
         delivered,
         end,
         lag: end.map(behind),
-        reason: None,
+        time_to_loss_seconds: all.times.get(&named).filter(|_| owned.is_some()).map(Duration::as_secs),
+        reason: idle.map(|(_, why)| why.clone()),
     })
 }
 

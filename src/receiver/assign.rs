@@ -1,6 +1,8 @@
 //! Assignments and revocations: asks the group's commit, lets the ownership protocol decide, logs and syncs what it
 //! says, and only then fetches.
 
+use super::epoch::Check;
+use super::late::For;
 use super::poll::{Lane, Receiver};
 use super::slot::Slot;
 use super::trust::Trust;
@@ -8,7 +10,7 @@ use super::{ReceiverError, owners::entry};
 use crate::dedupe::Row;
 use crate::kafka::consumer::Named;
 use crate::kafka::start::{Range, Start};
-use crate::kafka::tenure::{Committed, Membership, Opened, Opening, Ownership, Ticket, Wait};
+use crate::kafka::tenure::{Committed, Frame, Membership, Opened, Opening, Ownership, Ticket, Wait};
 use crate::record::topics::Topic;
 use crate::record::{Partition, TopicId};
 use crate::wal::Entry;
@@ -21,83 +23,17 @@ use std::time::{Duration, Instant};
 pub(super) const ASK: Duration = Duration::from_secs(5);
 /// What was admitted before may take so long to become durable.
 const DURABLE: Duration = Duration::from_secs(1);
-/// How often a partition that could not be opened is tried again.
-const RETRY: Duration = Duration::from_millis(250);
-/// The same for one that waits for an operator.
-const RETRY_HELD: Duration = Duration::from_secs(5);
-/// As good as never.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How often topics are asked whether they are still the same.
-const IDENTITY: Duration = Duration::from_secs(60);
-
-/// What is assigned and not open, and when to look again.
-#[derive(Default)]
-pub(super) struct Assigning {
-    /// The group has given this member an assignment at least once.
-    pub joined: bool,
-    /// When the set of open partitions last changed.
-    pub changed: Option<Instant>,
-    /// Partitions of the subscribed topics, where known.
-    pub expected: Option<usize>,
-    late: BTreeMap<Named, Late>,
-    told: BTreeMap<Named, String>,
-    pub(super) settled: Option<Instant>,
-    identified: Option<Instant>,
-}
-
-struct Late {
-    why: String,
-    held: bool,
-    again: Instant,
-}
-
-impl Assigning {
-    /// Assigned partitions that will open by themselves.
-    pub fn waiting(&self) -> Vec<String> {
-        self.words(false)
-    }
-
-    /// Assigned partitions that need an operator.
-    pub fn held(&self) -> Vec<String> {
-        self.words(true)
-    }
-
-    fn words(&self, held: bool) -> Vec<String> {
-        let wanted = self.late.iter().filter(|(_, late)| late.held == held);
-        wanted.map(|((topic, partition), late)| format!("{topic}/{partition}: {}", late.why)).collect()
-    }
-
-    /// Says why blocks stay in doubt, once for each reason.
-    pub(super) fn tell_once(&mut self, named: &Named, why: &str) {
-        if self.told.get(named).is_none_or(|known| known != why) {
-            tracing::warn!(topic = named.0, partition = named.1, "blocks in doubt: {why}");
-            self.told.insert(named.clone(), why.to_string());
-        }
-    }
-
-    /// Notes that a partition waits for an operator.
-    pub fn hold(&mut self, named: Named, why: String) {
-        self.put(named, why, true);
-    }
-
-    fn put(&mut self, named: Named, why: String, held: bool) {
-        let known = self.late.get(&named).is_some_and(|late| late.why == why);
-        if !known && held {
-            tracing::error!(topic = named.0, partition = named.1, "partition held: {why}");
-        } else if !known {
-            tracing::info!(topic = named.0, partition = named.1, "partition not open yet: {why}");
-        }
-        let again = Instant::now() + if held { RETRY_HELD } else { RETRY };
-        self.late.insert(named, Late { why, held, again });
-    }
-}
 
 /// A partition on the way to a tenure.
-struct Candidate {
-    named: Named,
+pub(super) struct Candidate {
+    pub named: Named,
+    pub partition: Partition,
     topic: Topic,
-    partition: Partition,
     ticket: Ticket,
+    /// Where the log ended when it was assigned, if it knew the partition.
+    pub logged: Option<i64>,
+    /// The leader epoch in the group's commit, -1 when unknown.
+    epoch: i32,
 }
 
 /// Errors after which librdkafka fetches nothing until the partition is assigned anew.
@@ -139,9 +75,7 @@ impl Receiver<'_> {
 
     /// Tries again what could not be opened before.
     pub fn open_late(&mut self) -> Result<(), ReceiverError> {
-        let now = Instant::now();
-        let due = self.assigning.late.iter().filter(|(_, late)| late.again <= now);
-        let due: Vec<Named> = due.map(|(named, _)| named.clone()).collect();
+        let due = self.assigning.due(Instant::now());
         if due.is_empty() {
             return Ok(());
         }
@@ -158,17 +92,19 @@ impl Receiver<'_> {
             Ok(committed) => committed,
             Err(error) => {
                 for named in names {
-                    self.assigning.put(named, format!("cannot read the group's commit: {error}"), false);
+                    self.assigning.put(named, format!("cannot read the group's commit: {error}"), For::Moment);
                 }
                 return Ok(Vec::new());
             }
         };
         let mut opened = Vec::new();
-        for candidate in candidates {
+        for mut candidate in candidates {
             let of_it = committed
                 .iter()
                 .find(|entry| (&entry.topic, entry.partition) == (&candidate.named.0, candidate.named.1));
             let read = of_it.map_or(Committed::None, |entry| Committed::read(entry.offset, &entry.metadata));
+            let epoch = of_it.filter(|entry| entry.offset.is_some()).map(|entry| entry.leader_epoch);
+            candidate.epoch = epoch.unwrap_or(-1);
             if let Some(tenure) = self.decide(&candidate, &read, checked)? {
                 opened.push((candidate, tenure));
             }
@@ -184,7 +120,7 @@ impl Receiver<'_> {
             let id = match id {
                 Ok(id) => *id,
                 Err(why) => {
-                    self.assigning.put(named, why.clone(), false);
+                    self.assigning.put(named, why.clone(), For::Moment);
                     continue;
                 }
             };
@@ -196,22 +132,23 @@ impl Receiver<'_> {
             let partition = Partition { topic: topic.number, number: named.1 };
             if self.shared.log.marks(partition).in_flight.load(Ordering::Acquire) > 0 {
                 // Direct mode: a tenure adopts only what is delivered.
-                self.assigning.put(named, "planned blocks are still being delivered".to_string(), false);
+                self.assigning.put(named, "planned blocks are still being delivered".to_string(), For::Moment);
                 continue;
             }
             self.keep_durable(partition)?;
-            let ticket = {
+            let (ticket, logged) = {
                 let mut owners = self.owners();
                 let members = owners.members.clone();
-                owners.of(partition, topic.id).may_open(self.number, &members)
+                let ownership = owners.of(partition, topic.id);
+                (ownership.may_open(self.number, &members), ownership.fold().map(|fold| fold.admitted))
             };
             match ticket {
-                Ok(ticket) => candidates.push(Candidate { named, topic, partition, ticket }),
+                Ok(ticket) => candidates.push(Candidate { named, topic, partition, ticket, logged, epoch: -1 }),
                 Err(wait) => {
                     // A commit of ours without a good answer is in the way: only a new membership gets past it.
                     let own = matches!(wait, Wait::NotJoined { receiver } if receiver == self.number);
                     self.commits.rejoin |= own && self.commits.is_idle();
-                    self.assigning.put(named, wait.to_string(), false);
+                    self.assigning.put(named, wait.to_string(), For::Moment);
                 }
             }
         }
@@ -246,28 +183,33 @@ impl Receiver<'_> {
         (!ownership.is_durable()).then_some(tenure)
     }
 
-    /// A topic's id; none where the broker has no ids.
-    fn identity(&self, topic: &str) -> Result<TopicId, String> {
-        match self.member.topic_id(topic, ASK) {
-            Ok(id) => Ok(id),
-            Err(RDKafkaErrorCode::UnsupportedFeature) => Ok(TopicId::default()),
-            Err(error) => Err(format!("cannot read the topic's id: {error}")),
-        }
-    }
-
     fn decide(
         &mut self,
         candidate: &Candidate,
         read: &Committed,
         checked: bool,
     ) -> Result<Option<Opened>, ReceiverError> {
-        let mut range = if checked { self.range(&candidate.named).ok() } else { None };
-        let former = self.had_former(candidate);
+        let mut range = match checked.then(|| self.range(&candidate.named)).transpose() {
+            Ok(range) => range,
+            Err(why) => {
+                self.assigning.put(candidate.named.clone(), why, For::Moment);
+                return Ok(None);
+            }
+        };
+        let former = self.former(&candidate.topic.name, candidate.partition);
+        if let Some(former) = former
+            && !self.leave_former(candidate, former)?
+        {
+            return Ok(None);
+        }
+        if !self.leave_replaced(candidate)? {
+            return Ok(None);
+        }
         loop {
             let opening = {
                 let mut owners = self.owners();
                 let ownership = owners.of(candidate.partition, candidate.topic.id);
-                ownership.open(self.number, candidate.ticket, read, former, self.options.policy, range)
+                ownership.open(self.number, candidate.ticket, read, former.is_some(), self.options.policy, range)
             };
             let why = match opening {
                 Opening::Open(opened) => return Ok(Some(opened)),
@@ -280,7 +222,11 @@ impl Receiver<'_> {
                 },
                 Opening::AskRange | Opening::ReadAgain => "another tenure was opened meanwhile".to_string(),
                 Opening::Hold(hold) => {
-                    self.assigning.put(candidate.named.clone(), hold.to_string(), true);
+                    self.assigning.put(candidate.named.clone(), hold.to_string(), For::Person);
+                    return Ok(None);
+                }
+                Opening::Await(gap) => {
+                    self.await_end(candidate, &gap)?;
                     return Ok(None);
                 }
                 Opening::Stop(stop) => {
@@ -288,7 +234,7 @@ impl Receiver<'_> {
                     return Err(ReceiverError::Stopped { topic, partition, stop });
                 }
             };
-            self.assigning.put(candidate.named.clone(), why, false);
+            self.assigning.put(candidate.named.clone(), why, For::Moment);
             return Ok(None);
         }
     }
@@ -297,18 +243,6 @@ impl Receiver<'_> {
         let ends = self.member.ends(named, ASK);
         let (first, next) = ends.map_err(|error| format!("cannot read what Kafka has: {error}"))?;
         Ok(Range { first, next })
-    }
-
-    /// The log knows this partition of an earlier incarnation of the topic.
-    fn had_former(&self, candidate: &Candidate) -> bool {
-        let owners = self.owners();
-        let earlier = self
-            .shared
-            .topics
-            .all()
-            .into_iter()
-            .filter(|topic| topic.name == candidate.topic.name && topic.number < candidate.topic.number);
-        earlier.into_iter().any(|topic| owners.knows(Partition { topic: topic.number, number: candidate.named.1 }))
     }
 
     /// Logs and syncs the tenures, then makes the lanes.
@@ -324,6 +258,11 @@ impl Receiver<'_> {
         let mut starts = Vec::new();
         for (candidate, tenure) in opened {
             self.report(&candidate.named, &tenure);
+            for frame in &tenure.frames {
+                if let Frame::Gap { gap, .. } = frame {
+                    self.declared(&candidate.named, candidate.partition, gap);
+                }
+            }
             let fetch = self.fetch_from(candidate.partition, &tenure);
             starts.push((candidate.named.clone(), fetch));
             self.add_lane(candidate, &tenure, fetch);
@@ -341,7 +280,7 @@ impl Receiver<'_> {
     }
 
     fn add_lane(&mut self, candidate: Candidate, tenure: &Opened, fetch: i64) {
-        let Candidate { named, partition, .. } = candidate;
+        let Candidate { named, partition, logged, epoch, .. } = candidate;
         let marks = self.shared.log.marks(partition);
         let deliver = marks.delivered.load(Ordering::Acquire);
         let again = self.plans_again(partition, fetch);
@@ -358,7 +297,7 @@ impl Receiver<'_> {
         self.shared.table.lock().unwrap_or_else(std::sync::PoisonError::into_inner).set(partition, row);
         let end = if self.options.exit_at_end { self.range(&named).ok().map(|range| range.next) } else { None };
         let slot = Slot::new(partition, tenure.tenure, fetch).run_again(again);
-        self.assigning.late.remove(&named);
+        self.assigning.forget(&named);
         self.shared.governor.open(partition, &named.0, crate::clock::monotonic());
         self.by_name.insert(named.clone(), self.lanes.len());
         self.lanes.push(Lane {
@@ -370,6 +309,8 @@ impl Receiver<'_> {
             at_end: false,
             trust: Trust::Sure,
             skip: false,
+            check: if logged == Some(fetch) { Check::First(epoch) } else { Check::Done },
+            seen_end: fetch,
         });
     }
 
@@ -386,11 +327,14 @@ impl Receiver<'_> {
     /// Gives one partition's position up and opens it again: its offsets are out of Kafka's range, or it is another
     /// topic by now.
     pub fn reopen(&mut self, lane: usize) -> Result<(), ReceiverError> {
-        let named = self.lanes[lane].named.clone();
+        let Lane { named, slot, seen_end, .. } = &self.lanes[lane];
+        // If the topic is another one by now, nobody can tell any more where the old one ended.
+        self.shared.gaps.saw_end(slot.partition, *seen_end);
+        let named = named.clone();
         self.let_go(std::slice::from_ref(&named))?;
         self.out_of_turn = true;
         self.member.unassign(std::slice::from_ref(&named))?;
-        self.assigning.put(named, "its position was lost; asking Kafka again".to_string(), false);
+        self.assigning.put(named, "its position was lost; asking Kafka again".to_string(), For::Moment);
         Ok(())
     }
 
@@ -401,65 +345,14 @@ impl Receiver<'_> {
         self.out_of_turn = true;
         self.member.unassign(std::slice::from_ref(&named))?;
         self.shared.metrics.partitions_stopped.inc();
-        self.assigning.hold(named.clone(), why);
-        if let Some(late) = self.assigning.late.get_mut(&named) {
-            late.again += NEVER;
-        }
-        Ok(())
-    }
-
-    /// Looks whether the topics are still the ones that were assigned.
-    pub fn check_identities(&mut self) -> Result<(), ReceiverError> {
-        let since = *self.assigning.identified.get_or_insert_with(Instant::now);
-        if since.elapsed() < IDENTITY {
-            return Ok(());
-        }
-        self.assigning.identified = Some(Instant::now());
-        let names: std::collections::BTreeSet<String> = self.lanes.iter().map(|lane| lane.named.0.clone()).collect();
-        for name in names {
-            let Ok(id) = self.identity(&name) else { continue };
-            while let Some(lane) = self.lanes.iter().position(|lane| {
-                let known = self.shared.topics.get(lane.slot.partition.topic);
-                lane.named.0 == name && known.is_some_and(|known| !id.is_none() && known.id != id)
-            }) {
-                self.reopen(lane)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks for the subscribed topics, to know how many partitions there are and to name one that does not exist.
-    pub fn find_topics(&mut self) -> Result<(), ReceiverError> {
-        let mut expected = 0;
-        for topic in &self.options.topics {
-            if topic.starts_with('^') {
-                return Ok(());
-            }
-            match self.member.partitions_of(topic, ASK) {
-                Ok(partitions) => expected += partitions,
-                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {
-                    if self.options.exit_at_end {
-                        return Err(ReceiverError::NoTopic(topic.clone()));
-                    }
-                    tracing::warn!("topic {topic:?} does not exist on this cluster; waiting for it");
-                    return Ok(());
-                }
-                Err(error) => {
-                    tracing::warn!("cannot reach {}: {error}; trying again", self.options.kafka.brokers);
-                    self.trouble = Some(error.to_string());
-                    return Ok(());
-                }
-            }
-        }
-        self.assigning.expected = Some(expected);
-        self.heard();
+        self.assigning.hold_for_good(&named, why);
         Ok(())
     }
 
     /// Forgets what was only assigned.
     pub fn forget_late(&mut self, partitions: &[Named]) {
         for named in partitions {
-            self.assigning.late.remove(named);
+            self.assigning.forget(named);
         }
     }
 }

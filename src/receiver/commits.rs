@@ -1,6 +1,7 @@
 //! From durable to committed: tells the ownership protocol what became durable, sends what it orders, brings back what
 //! Kafka answered.
 
+use super::late::For;
 use super::owners::entry;
 use super::poll::Receiver;
 use super::{ReceiverError, owners::Owners};
@@ -124,7 +125,7 @@ impl Receiver<'_> {
         }
         self.commits.rejoin |= rejoin;
         for (named, why) in full {
-            self.assigning.hold(named, why);
+            self.assigning.put(named, why, For::Person);
         }
         if offers.is_empty() {
             return;

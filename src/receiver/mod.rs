@@ -7,7 +7,12 @@
 mod assign;
 mod commits;
 mod doubts;
+mod epoch;
+mod gaps;
+mod identity;
+mod late;
 mod limited;
+pub mod lookout;
 mod owners;
 pub mod plan;
 mod poll;
@@ -19,8 +24,9 @@ mod take;
 mod trust;
 mod view;
 
+pub use gaps::Gaps;
 pub use owners::Owners;
-pub use view::{View, Views};
+pub use view::{Idle, View, Views};
 
 use crate::dedupe::Table;
 use crate::io::hook::Hook;
@@ -56,6 +62,8 @@ pub struct Options {
     pub queue_bytes_max: u64,
     /// What the start table needs to know.
     pub policy: Policy,
+    /// Warn when Kafka will drop unread records in less than this.
+    pub warn_time_to_loss: Duration,
     /// Stop at what is there now.
     pub exit_at_end: bool,
     /// How long an `exit_at_end` run waits for a sign of life from Kafka.
@@ -82,6 +90,8 @@ pub struct Shared {
     pub governor: Arc<Governor>,
     /// Buffers.
     pub pool: Pool,
+    /// What Kafka no longer had.
+    pub gaps: Gaps,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// What each receiver is doing, for status and the end of a run.

@@ -1,5 +1,6 @@
 //! The ownership state machines of all partitions, shared by the receivers of one log.
 
+use crate::kafka::gap::Gap;
 use crate::kafka::tenure::{Fold, Frame, Members, Ownership, Settings};
 use crate::record::{Partition, TopicId};
 use crate::wal::Entry;
@@ -51,6 +52,12 @@ impl Owners {
     }
 }
 
+/// The log's entry of a gap: its reason begins with a word that the log knows.
+pub fn gap_entry(partition: Partition, tenure: u32, gap: &Gap) -> Entry {
+    let reason = format!("{}: {gap}", gap.word());
+    Entry::Gap { partition, tenure, first: gap.first, next: gap.next, reason }
+}
+
 /// The log's entry of an ownership frame.
 pub fn entry(partition: Partition, frame: &Frame) -> Entry {
     match frame {
@@ -61,5 +68,6 @@ pub fn entry(partition: Partition, frame: &Frame) -> Entry {
             Entry::Disowned { partition, tenure: *tenure, first: *first, next: *next }
         }
         Frame::Confirmed { tenure, next } => Entry::Confirmed { partition, tenure: *tenure, next: *next },
+        Frame::Gap { tenure, gap } => gap_entry(partition, *tenure, gap),
     }
 }

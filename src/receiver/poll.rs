@@ -1,5 +1,6 @@
 //! The loop of one receiver: events, commits, records, in turn, for ever.
 
+use super::late::For;
 use super::pressure::{self, Pressure};
 use super::slot::Slot;
 use super::trust::Trust;
@@ -42,6 +43,10 @@ pub(super) struct Lane {
     pub trust: Trust,
     /// The rest of the current batch is to be dropped: it was fetched before a seek.
     pub skip: bool,
+    /// Whether what lies before the first record was looked at.
+    pub check: super::epoch::Check,
+    /// The highest end of the partition seen in this tenure.
+    pub seen_end: i64,
 }
 
 /// A receiver and all it owns.
@@ -55,7 +60,7 @@ pub(super) struct Receiver<'a> {
     pub lanes: Vec<Lane>,
     pub by_name: HashMap<Named, usize>,
     pub commits: super::commits::Commits,
-    pub assigning: super::assign::Assigning,
+    pub assigning: super::late::Assigning,
     pub last_heard: Instant,
     pub trouble: Option<String>,
     stalled: Option<Instant>,
@@ -83,7 +88,7 @@ impl<'a> Receiver<'a> {
             lanes: Vec::new(),
             by_name: HashMap::new(),
             commits: super::commits::Commits::new(now),
-            assigning: super::assign::Assigning::default(),
+            assigning: super::late::Assigning::default(),
             last_heard: now,
             trouble: None,
             stalled: None,
@@ -234,6 +239,7 @@ impl<'a> Receiver<'a> {
     fn housekeeping(&mut self) -> Result<(), ReceiverError> {
         self.open_late()?;
         self.settle_doubts()?;
+        self.note_ends();
         self.check_identities()?;
         self.show();
         self.check_reachable()
@@ -241,13 +247,21 @@ impl<'a> Receiver<'a> {
 
     fn check_reachable(&self) -> Result<(), ReceiverError> {
         let waited = self.last_heard.elapsed();
-        let late = !self.assigning.joined || !self.assigning.waiting().is_empty();
+        let late = !self.assigning.joined || self.assigning.is_opening();
         let waiting = late || self.lanes.iter().any(|lane| !is_done(lane));
         if !self.options.exit_at_end || !waiting || waited < self.options.unreachable_timeout || self.paused {
             return Ok(());
         }
         let last = self.trouble.clone().unwrap_or_else(|| "nothing heard".to_string());
         Err(ReceiverError::Unreachable { brokers: self.options.kafka.brokers.clone(), waited, last })
+    }
+
+    /// Remembers the highest ends: a topic that is created again has smaller ones.
+    fn note_ends(&mut self) {
+        for lane in &mut self.lanes {
+            let end = self.member.known_ends(&lane.named).map_or(lane.slot.next, |(_, high)| high);
+            lane.seen_end = lane.seen_end.max(end).max(lane.slot.next);
+        }
     }
 
     /// Writes this receiver's view.
@@ -265,8 +279,9 @@ impl<'a> Receiver<'a> {
             view.at_end = at_end;
             view.settled = settled;
             view.trouble.clone_from(&self.trouble);
-            view.waiting = self.assigning.waiting();
-            view.held = self.assigning.held();
+            view.waiting = self.assigning.waiting_for(For::Moment);
+            view.parked = self.assigning.waiting_for(For::Kafka);
+            view.held = self.assigning.waiting_for(For::Person);
             view.lag = self.lanes.iter().map(|lane| self.lag(lane)).sum();
             view.changed = self.assigning.changed;
             view.partitions_expected = self.assigning.expected;

@@ -6,7 +6,7 @@
 
 use super::commits::Commits;
 use super::poll::{PARTITIONS_ASSUMED, Receiver, member};
-use super::{ReceiverError, assign::Assigning};
+use super::{ReceiverError, late::Assigning};
 use crate::kafka::consumer::Named;
 use crate::kafka::tenure::Revocation;
 use std::collections::HashMap;
@@ -102,6 +102,12 @@ impl Receiver<'_> {
     }
 
     fn drop_lanes(&mut self, partitions: &[Named]) {
+        if self.options.policy.sole {
+            // Nobody else reads on: if the topic is deleted now, this is where it ended.
+            for lane in self.lanes.iter().filter(|lane| partitions.contains(&lane.named)) {
+                self.shared.gaps.saw_end(lane.slot.partition, lane.seen_end);
+            }
+        }
         for (topic, partition) in partitions {
             self.shared.metrics.forget_partition(topic, *partition);
         }

@@ -1,6 +1,7 @@
 //! From a batch of messages to blocks: suppress, judge, copy, seal, admit.
 
 use super::assign::ASK;
+use super::epoch::Check;
 use super::plan::empty_block;
 use super::poll::{Lane, Receiver};
 use super::slot::Taken;
@@ -59,6 +60,10 @@ impl Receiver<'_> {
             }
             if let Some(error) = message.error() {
                 self.event_in_queue(lane, message, error)?;
+                run = None;
+                continue;
+            }
+            if !matches!(self.lanes[lane].check, Check::Done) && !self.check_position(lane, message)? {
                 run = None;
                 continue;
             }
@@ -138,6 +143,9 @@ impl Receiver<'_> {
         let text = message.value().map_or_else(|| error.to_string(), |text| String::from_utf8_lossy(text).into_owned());
         let (topic, partition) = &self.lanes[lane].named;
         tracing::warn!(receiver = self.number, topic, partition, "kafka: {text}");
+        if error == RDKafkaErrorCode::LogTruncation {
+            return self.truncated(lane, &text);
+        }
         if super::assign::position_is_lost(error) {
             self.reopen(lane)?;
         }

@@ -3,6 +3,23 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// An assigned partition that is not open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Why.
+    pub why: String,
+}
+
+impl std::fmt::Display for Idle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}: {}", self.topic, self.partition, self.why)
+    }
+}
+
 /// One receiver as others see it.
 #[derive(Clone, Debug, Default)]
 #[allow(clippy::struct_excessive_bools)] // each is a fact of its own, shown as it is
@@ -15,10 +32,12 @@ pub struct View {
     pub at_end: bool,
     /// Everything it handed to the log is durable and committed.
     pub settled: bool,
-    /// Assigned partitions that can't be opened yet: why.
-    pub waiting: Vec<String>,
-    /// Partitions held until an operator decides: why.
-    pub held: Vec<String>,
+    /// Assigned partitions that can't be opened yet.
+    pub waiting: Vec<Idle>,
+    /// Partitions whose position Kafka has not reached: there is nothing to take.
+    pub parked: Vec<Idle>,
+    /// Partitions held until an operator decides.
+    pub held: Vec<Idle>,
     /// Partitions are paused because log or disk are full.
     pub paused: bool,
     /// The last trouble with Kafka, while it lasts.

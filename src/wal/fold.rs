@@ -7,7 +7,7 @@
 use super::format::entry::Entry;
 use super::format::state::{
     DEFAULT_ROUTE, Delivery, Disowned, GapRange, NO_OFFSET, OpenPlan, PartitionState, State, StoredReceipt,
-    TenureRange, Topic,
+    TenureRange, Topic, looks_back,
 };
 use crate::record::{BlockHeader, Lsn, Partition};
 use std::collections::HashMap;
@@ -63,6 +63,7 @@ fn movement(entry: &Entry) -> Option<Move> {
             let h = &block.header;
             (h.partition, h.tenure, h.first, h.next, false)
         }
+        Entry::Gap { reason, .. } if looks_back(reason) => return None,
         Entry::Empty { partition, tenure, first, next } | Entry::Gap { partition, tenure, first, next, .. } => {
             (*partition, *tenure, *first, *next, false)
         }
@@ -159,7 +160,9 @@ impl State {
                 disown(self.partitions.entry(*partition).or_default(), range);
             }
             Entry::Confirmed { partition, next, .. } => {
-                confirm(self.partitions.entry(*partition).or_default(), *next);
+                let state = self.partitions.entry(*partition).or_default();
+                confirm(state, *next);
+                pass_gaps(state);
             }
             Entry::Returning { partition, tenure, first, next } => {
                 let (tenure, first, next) = (*tenure, *first, *next);
@@ -177,6 +180,7 @@ impl State {
                 let detail = detail.clone();
                 delivery.receipt = Some(StoredReceipt { first, next, keep_from, detail });
                 self.finish_plans(*partition, *route, next);
+                pass_gaps(self.partitions.entry(*partition).or_default());
             }
             Entry::Plan { route, id, time_ms, ranges, .. } => {
                 let (route, id, time_ms) = (*route, *id, *time_ms);
@@ -247,6 +251,7 @@ impl State {
             let state = self.partitions.entry(*partition).or_default();
             let (first, next, reason) = (*first, *next, reason.clone());
             state.gaps.push(GapRange { first, next, reason });
+            pass_gaps(state);
         }
     }
 
@@ -284,6 +289,16 @@ impl State {
         };
         let given_up = |d: &Disowned| lsn < d.lsn && d.covers(block.tenure, block.first);
         block.next <= state.delivered() || state.disowned.iter().any(given_up)
+    }
+}
+
+/// Where all before a gap is delivered, so is the gap. Not before a commit beyond it is known to be applied: the next
+/// owner could find the range again, and it could come back to this log.
+fn pass_gaps(state: &mut PartitionState) {
+    for gap in state.gaps.iter().filter(|gap| gap.is_final(state.acked)) {
+        for delivery in state.delivery.values_mut().filter(|delivery| delivery.delivered == gap.first) {
+            delivery.delivered = gap.next;
+        }
     }
 }
 
@@ -432,6 +447,44 @@ mod tests {
         assert!(fold(&log).unwrap().is_live(P, 2, &range), "kept for a torn page");
         let log = [&log[..], &[delivered(1, 5, None)]].concat();
         assert!(!fold(&log).unwrap().is_live(P, 2, &range));
+    }
+
+    fn gap(first: i64, next: i64, reason: &str) -> Entry {
+        Entry::Gap { partition: P, tenure: 1, first, next, reason: reason.to_owned() }
+    }
+
+    fn receipt(first: i64, next: i64) -> Entry {
+        let detail = vec![];
+        Entry::Delivered { route: 0, partition: P, first, next, through_lsn: 2, keep_from: None, detail }
+    }
+
+    #[test]
+    fn delivery_passes_a_gap_when_all_before_it_is_delivered() {
+        let log = [owned(1, 0, 0), empty(1, 0, 5), gap(5, 50, "retention: x")];
+        assert_eq!(fold(&log).unwrap().delivered(P), NO_OFFSET);
+        let later = [&log[..], &[receipt(0, 3)]].concat();
+        assert_eq!(fold(&later).unwrap().delivered(P), 3);
+        let later = [&later[..], &[receipt(3, 5)]].concat();
+        let state = fold(&later).unwrap();
+        assert_eq!((state.delivered(P), state.partitions[&P].admitted), (5, 50), "its commit may not be applied");
+        let confirmed = |next| Entry::Confirmed { partition: P, tenure: 1, next };
+        let later = [&later[..], &[confirmed(49)]].concat();
+        assert_eq!(fold(&later).unwrap().delivered(P), 5);
+        let later = [&later[..], &[confirmed(50)]].concat();
+        assert_eq!(fold(&later).unwrap().delivered(P), 50);
+        let later = [&log[..], &[confirmed(50), receipt(0, 5)]].concat();
+        assert_eq!(fold(&later).unwrap().delivered(P), 50, "the other way round");
+        let ended = [owned(1, 0, 0), empty(1, 0, 5), receipt(0, 5), gap(5, 50, "recreation: x")];
+        assert_eq!(fold(&ended).unwrap().delivered(P), 50);
+    }
+
+    #[test]
+    fn a_truncation_below_the_position_moves_nothing() {
+        let log = [owned(1, 0, 0), empty(1, 0, 9), receipt(0, 4), gap(4, 9, "truncation: x")];
+        let state = fold(&log).unwrap();
+        assert_eq!((state.delivered(P), state.partitions[&P].admitted), (4, 9), "[4, 9) is still to be delivered");
+        assert_eq!(state.partitions[&P].gaps.len(), 1);
+        assert!(fold(&[owned(1, 0, 0), empty(1, 0, 9), gap(4, 9, "retention: x")]).is_err());
     }
 
     #[test]

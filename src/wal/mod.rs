@@ -38,7 +38,8 @@ pub use error::{ErrorClass, WalError};
 pub use feed::{Feed, FeedItem};
 pub use format::entry::{Entry, PlanRange};
 pub use format::state::{
-    DEFAULT_ROUTE, Delivery, Disowned, NO_OFFSET, OpenPlan, PartitionState, State, StoredReceipt, TenureRange, Topic,
+    DEFAULT_ROUTE, Delivery, Disowned, GapRange, NO_OFFSET, OpenPlan, PartitionState, State, StoredReceipt,
+    TenureRange, Topic, looks_back,
 };
 pub use log::{Log, Opened, Status, open};
 pub use marks::PartitionMarks;

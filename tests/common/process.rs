@@ -253,6 +253,31 @@ impl Forebay {
         finished
     }
 
+    /// What this process answers to `GET path`: status code and body.
+    pub fn ask(&self, path: &str) -> (u16, String) {
+        use std::io::{Read, Write};
+        let address = wait_for("address of the HTTP server", LIMIT, || {
+            let said = self.stderr();
+            let line = said.lines().find(|line| line.contains("serving /metrics"))?;
+            let digits = line.split("127.0.0.1:").nth(1)?;
+            let port: String = digits.chars().take_while(char::is_ascii_digit).collect();
+            Some(format!("127.0.0.1:{port}"))
+        });
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// The body of `/status`.
+    pub fn status(&self) -> Value {
+        let (_, body) = self.ask("/status");
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
     /// What this process has said on standard error.
     pub fn stderr(&self) -> String {
         let bytes = std::fs::read(&self.talk).unwrap_or_default();

@@ -58,6 +58,14 @@ impl Kafka {
         });
     }
 
+    /// Deletes the records of one partition below `before`, as retention does.
+    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
+        let done = block_on(self.admin().delete_records(&list, &Self::options())).unwrap();
+        done.elements()[0].error().unwrap();
+    }
+
     /// Deletes a group with its committed offsets; waits until its last member has left (a static one only when
     /// its session is over).
     pub fn delete_group(&self, group: &str) {

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod full;
+mod gap;
 mod process;
 mod world;
 

@@ -53,10 +53,15 @@ impl World {
     }
 
     pub fn produce(&self, records: u64) {
+        self.produce_as(records, "");
+    }
+
+    /// The same with words behind each value.
+    pub fn produce_as(&self, records: u64, words: &str) {
         let producer = self.kafka.producer();
         let first = self.sent.fetch_add(records, Ordering::SeqCst);
         for number in first..first + records {
-            let payload = value(self.partitions, number);
+            let payload = value(self.partitions, number) + words;
             let partition = (number % self.partitions as u64) as i32;
             let mut record = BaseRecord::<(), str>::to(TOPIC).partition(partition).payload(&payload);
             while let Err((_, again)) = producer.send(record) {
@@ -65,6 +70,12 @@ impl World {
             }
         }
         producer.flush(LIMIT).unwrap();
+    }
+
+    /// The same instances, whose brokers are other ones now, and have nothing of what was produced.
+    pub fn with_new_brokers(self) -> Self {
+        let fresh = Self::new(self.partitions, 0);
+        Self { dir: self.dir, ..fresh }
     }
 
     pub fn config(&self, name: &str) -> Config {
@@ -89,6 +100,14 @@ impl World {
         config.exit_at_end = true;
         change(&mut config);
         run_with(config, Control::new(), Custom::default()).unwrap()
+    }
+
+    /// The instance "only", until the first delivery, which fails: everything is durable and nothing is delivered.
+    pub fn run_to_the_sink(&self) {
+        let custom = Custom { sink: Some(Box::new(Broken)), ..Custom::default() };
+        let config = Config { exit_at_end: true, ..self.config("only") };
+        let error = run_with(config, Control::new(), custom).unwrap_err();
+        assert!(error.to_string().contains("broken"), "{error}");
     }
 
     pub fn delivered(&self) -> Vec<String> {
@@ -144,6 +163,31 @@ fn collect(dir: &Path, all: &mut Vec<String>) {
             let record: serde_json::Value = serde_json::from_str(line).unwrap();
             all.push(record["value"].as_str().unwrap().to_string());
         }
+    }
+}
+
+/// A sink that can't deliver anything.
+struct Broken;
+
+impl Sink for Broken {
+    fn tier(&self) -> Tier {
+        Tier::AtLeastOnce
+    }
+
+    fn restore(&mut self, _: &[Restored], _: &dyn SinkLog) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn watermark(&mut self, _: &Source) -> Result<Option<i64>, SinkError> {
+        Ok(None)
+    }
+
+    fn deliver(&mut self, _: &[(Source, Block)], _: &dyn SinkLog) -> Result<Vec<Receipt>, SinkError> {
+        Err(SinkError::Fatal("broken".to_string()))
+    }
+
+    fn tick(&mut self, _: bool, _: &dyn SinkLog) -> Result<Vec<Receipt>, SinkError> {
+        Ok(Vec::new())
     }
 }
 

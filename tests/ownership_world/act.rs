@@ -301,6 +301,7 @@ impl World {
             Opening::ReadAgain => {}
             Opening::AskRange => self.halted = Some("the log lost acknowledged data".to_owned()),
             Opening::Hold(hold) => self.halted = Some(hold.to_string()),
+            Opening::Await(gap) => self.halted = Some(gap.to_string()),
             Opening::Stop(stop) => self.halted = Some(stop.to_string()),
         }
     }

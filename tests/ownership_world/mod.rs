@@ -7,6 +7,7 @@ mod reduce;
 mod steps;
 
 use coordinator::Coordinator;
+use forebay::kafka::gap::OnGap;
 use forebay::kafka::start::{OnForeign, Policy, StartAt};
 use forebay::kafka::tenure::{Fence, Members, Ownership, Rules, Settings, WalId};
 use forebay::record::TopicId;
@@ -14,7 +15,8 @@ use process::{Disk, Process, Receiver};
 pub use steps::Step;
 
 const TOPIC: TopicId = TopicId([9; 16]);
-const POLICY: Policy = Policy { start: StartAt::Offset(0), on_foreign: OnForeign::Hold, sole: false };
+const POLICY: Policy =
+    Policy { start: StartAt::Offset(0), on_foreign: OnForeign::Hold, sole: false, on_gap: OnGap::Fail };
 
 /// Bounds and variants of an exploration.
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@ mod common;
 mod consume;
 mod damage;
 mod direct;
+mod gap;
 mod instances;
 mod kills;
 mod rate;

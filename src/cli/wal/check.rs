@@ -6,9 +6,10 @@ use super::super::args::WalArgs;
 use super::super::exit::{FOUND, Failure, OK};
 use super::super::output::{Format, bytes, print, table, talk, thousands};
 use super::{Names, look};
-use crate::wal::Finding;
+use crate::record::Partition;
 use crate::wal::inspect::Overview;
 use crate::wal::recovery::table::Verdict;
+use crate::wal::{Finding, GapRange};
 use comfy_table::Table;
 use serde::Serialize;
 
@@ -39,6 +40,18 @@ struct Verified {
     frames: u64,
     blocks: u64,
     findings: Vec<Row>,
+    /// Declared gaps: events, not damage.
+    gaps: Vec<Gap>,
+}
+
+/// Offsets Kafka no longer had when they were asked for.
+#[derive(Serialize)]
+struct Gap {
+    topic: String,
+    partition: i32,
+    first: i64,
+    next: i64,
+    reason: String,
 }
 
 /// Checks and prints what was found.
@@ -53,6 +66,9 @@ pub(super) fn run(args: &WalArgs) -> Result<i32, Failure> {
             print(&lines.collect::<String>())?;
         }
         Format::Table => {
+            for Gap { topic, partition, first, next, reason } in &verified.gaps {
+                talk(&format!("gap: {topic}/{partition} [{first}, {next}): {reason}"));
+            }
             if !verified.findings.is_empty() {
                 print(&super::super::output::screen(&screen(&verified.findings)))?;
             }
@@ -71,7 +87,21 @@ fn verified(log: &Overview, names: &Names) -> Verified {
         frames: log.segments.iter().map(|segment| segment.frames).sum(),
         blocks: log.segments.iter().map(|segment| segment.blocks).sum(),
         findings: log.findings.iter().map(|finding| row(finding, names)).collect(),
+        gaps: gaps(log, names),
     }
+}
+
+fn gaps(log: &Overview, names: &Names) -> Vec<Gap> {
+    let partitions = log.state.iter().flat_map(|state| &state.partitions);
+    let each = partitions.flat_map(|(partition, known)| known.gaps.iter().map(move |range| (partition, range)));
+    let gap = |(partition, range): (&Partition, &GapRange)| Gap {
+        topic: names.name(partition.topic),
+        partition: partition.number,
+        first: range.first,
+        next: range.next,
+        reason: range.reason.clone(),
+    };
+    each.map(gap).collect()
 }
 
 fn row(finding: &Finding, names: &Names) -> Row {

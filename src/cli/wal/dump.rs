@@ -145,7 +145,9 @@ impl Dumper<'_> {
     }
 
     fn state(&mut self, state: &State) -> io::Result<()> {
-        let detail = format!("{} topics, {} partitions", state.topics.len(), state.partitions.len());
+        let gaps: usize = state.partitions.values().map(|known| known.gaps.len()).sum();
+        let (topics, partitions) = (state.topics.len(), state.partitions.len());
+        let detail = format!("{topics} topics, {partitions} partitions, {gaps} gaps");
         self.row(
             Row {
                 kind: "State".to_string(),

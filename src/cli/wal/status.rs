@@ -8,7 +8,7 @@ use super::{Names, look};
 use crate::io::disk::Disk;
 use crate::record::{Partition, batch};
 use crate::wal::inspect::{Dumped, Overview, dump};
-use crate::wal::{Entry, OpenPlan, PartitionState, State};
+use crate::wal::{Entry, GapRange, OpenPlan, PartitionState, State};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -56,6 +56,21 @@ struct Row {
     undelivered_bytes: u64,
     oldest_undelivered_ms: Option<i64>,
     output: Option<String>,
+    gaps: Vec<Gap>,
+}
+
+/// Offsets Kafka no longer had when they were asked for.
+#[derive(Serialize)]
+struct Gap {
+    first: i64,
+    next: i64,
+    reason: String,
+}
+
+impl Gap {
+    fn of(range: &GapRange) -> Self {
+        Self { first: range.first, next: range.next, reason: range.reason.clone() }
+    }
 }
 
 /// What is not delivered of a partition.
@@ -153,6 +168,7 @@ fn row(partition: Partition, known: &PartitionState, rest: Rest, names: &Names) 
         undelivered_bytes: rest.bytes,
         oldest_undelivered_ms: rest.oldest_ms,
         output: delivery.named,
+        gaps: known.gaps.iter().map(Gap::of).collect(),
     }
 }
 
@@ -168,7 +184,7 @@ fn text(status: &Status) -> String {
     }
     head.add_row(["undelivered records", &thousands(status.undelivered_records)]);
     head.add_row(["oldest undelivered", &time(status.oldest_undelivered_ms)]);
-    let headings = ["topic", "partition", "tenure", "admitted", "acked", "delivered", "undelivered", "output"];
+    let headings = ["topic", "partition", "tenure", "admitted", "acked", "delivered", "undelivered", "gaps", "output"];
     let mut list = table(headings);
     for row in &status.partitions {
         let offset = |offset: Option<i64>| offset.map_or("-".to_string(), |offset| offset.to_string());
@@ -180,10 +196,18 @@ fn text(status: &Status) -> String {
             offset(row.acked),
             offset(row.delivered),
             thousands(row.undelivered_records),
+            gaps(&row.gaps),
             row.output.clone().unwrap_or_default(),
         ]);
     }
     format!("{}\n{}", screen(&head), screen(&list))
+}
+
+/// How many, and the records in them.
+fn gaps(gaps: &[Gap]) -> String {
+    let records: i64 = gaps.iter().map(|gap| gap.next - gap.first).sum();
+    let records = thousands(u64::try_from(records).unwrap_or(0));
+    if gaps.is_empty() { "-".to_string() } else { format!("{} ({records} records)", gaps.len()) }
 }
 
 fn time(ms: Option<i64>) -> String {

@@ -60,6 +60,14 @@ impl MockKafka {
         if made as i32 == 0 { Ok(()) } else { Err(made.into()) }
     }
 
+    /// Elects the only broker leader of a partition once more: its leader epoch grows.
+    pub fn elect(&self, topic: &str, partition: i32) -> Result<(), RDKafkaErrorCode> {
+        let topic = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
+        // SAFETY: the cluster is alive and the name is copied.
+        let done = unsafe { rd::rd_kafka_mock_partition_set_leader(self.cluster(), topic.as_ptr(), partition, 1) };
+        if done as i32 == 0 { Ok(()) } else { Err(done.into()) }
+    }
+
     /// Answers the next requests of the kind with these errors, in order.
     pub fn fail_requests(&self, api: i16, errors: &[RDKafkaRespErr]) {
         // SAFETY: the cluster is alive and the array is valid for the call; it is copied.

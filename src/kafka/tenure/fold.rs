@@ -4,6 +4,7 @@
 //! no blocks and does no I/O.
 
 use super::metadata::Acked;
+use crate::kafka::gap::Gap;
 
 /// An ownership frame to append. The caller adds the partition; «synced» below means with this frame's sync.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +35,13 @@ pub enum Frame {
         tenure: u32,
         /// The offset committed.
         next: i64,
+    },
+    /// Kafka no longer had what the tenure was to begin with.
+    Gap {
+        /// The tenure.
+        tenure: u32,
+        /// What is missing; fetching begins behind it.
+        gap: Gap,
     },
 }
 
@@ -80,6 +88,7 @@ impl Fold {
             }
             Frame::Disowned { .. } => {}
             Frame::Confirmed { next, .. } => self.confirm(*next),
+            Frame::Gap { gap, .. } => self.admitted = self.admitted.max(gap.next),
         }
     }
 

@@ -60,6 +60,7 @@ pub use metadata::{Acked, Metadata, MetadataError, WalId};
 pub use ownership::Ownership;
 pub use rules::{Rule, Rules};
 
+use crate::kafka::gap::Gap;
 use crate::kafka::start::{Hold, Start, Stop};
 use crate::record::TopicId;
 
@@ -186,7 +187,7 @@ pub enum Wait {
 pub struct Opened {
     /// Its number.
     pub tenure: u32,
-    /// To append in this order and to sync: `Confirmed`, `Disowned`, `Owned` as needed.
+    /// To append in this order and to sync: `Confirmed`, `Disowned`, `Owned`, `Gap` as needed.
     pub frames: Vec<Frame>,
     /// The offset from which this tenure commits.
     pub first: i64,
@@ -207,6 +208,8 @@ pub enum Opening {
     ReadAgain,
     /// The partition stays idle until an operator decides.
     Hold(Hold),
+    /// Kafka's end lies before the start: log the gap once, and call again until it no longer does.
+    Await(Gap),
     /// The partition stops.
     Stop(Stop),
 }

@@ -11,6 +11,7 @@ use super::{
     Answer, Commit, Committed, Fence, Opened, Opening, Order, Reply, Revocation, Settings, Settled, Standing, Ticket,
     Unsettled, Wait, settle,
 };
+use crate::kafka::gap::{self, Action, Finding, Gap, OnGap};
 use crate::kafka::start::{self, Hold, LogView, OnForeign, Policy, Question, Range, Start, StartAt, Stop};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -133,9 +134,14 @@ impl Ownership {
         let read = (committed.offset().unwrap_or(0), self.entry(committed));
         let plan = settle::assigned(self.log.as_ref(), &start, read, self.settings.rules, self.settings.fence);
         let Some(plan) = plan else { return Opening::ReadAgain };
-        if let Some(Err(stop)) = range.map(|range| start::reachable(plan.next, range)) {
-            return Opening::Stop(stop);
-        }
+        let at = |range| gap::decide(Finding::Start { start: plan.next, range }, policy.on_gap);
+        let gap = match range.map_or(Action::Go, at) {
+            Action::Go => None,
+            Action::Skip(gap) => Some(gap),
+            Action::Await(gap) => return Opening::Await(gap),
+            Action::Hold(gap) => return Opening::Hold(Hold::Gap(gap)),
+            Action::Stop(gap) => return Opening::Stop(Stop::Gap(gap)),
+        };
         let entries = match (&start, committed) {
             (Start::Incarnation, _) => Acked::default(),
             (_, Committed::Ours { metadata, .. }) => metadata.acked.clone(),
@@ -145,7 +151,7 @@ impl Ownership {
             return Opening::Hold(Hold::Metadata(full));
         }
         self.opened_on = committed.committer().zip(committed.offset()).map(|(wal, offset)| (offset, wal));
-        Opening::Open(self.begin((receiver, ticket.member), &plan, entries, start))
+        Opening::Open(self.begin((receiver, ticket.member), &plan, entries, start, gap))
     }
 
     fn begin(
@@ -154,11 +160,14 @@ impl Ownership {
         plan: &settle::Plan,
         entries: Acked,
         start: Start,
+        gap: Option<Gap>,
     ) -> Opened {
         let older = self.last_tenure();
         let tenure = older + 1;
         let mut frames = Self::decided(older, plan.confirm, plan.disown);
         frames.push(Frame::Owned { tenure, first: plan.first, next: plan.next, acked: entries.clone() });
+        frames.extend(gap.map(|gap| Frame::Gap { tenure, gap }));
+        let fetch = gap.map_or(plan.next, |gap| gap.next);
         let log = self.log.get_or_insert_default();
         for frame in &frames {
             log.apply(frame);
@@ -166,14 +175,14 @@ impl Ownership {
         self.past.fill(Past::Clear);
         (self.left, self.disowned, self.refused) = (None, None, false);
         let synced = !self.settings.rules.hold(Rule::SyncBeforeCommit);
-        self.durable = plan.next;
+        self.durable = fetch;
         self.holder = Some(Holding {
             receiver,
             member,
             tenure,
             phase: if synced { Phase::Open } else { Phase::Opening },
-            next: plan.next,
-            durable: synced.then_some(plan.next),
+            next: fetch,
+            durable: synced.then_some(fetch),
             committed: plan.committed,
             in_flight: None,
             offered: false,
@@ -181,7 +190,7 @@ impl Ownership {
             entries,
             released: false,
         });
-        Opened { tenure, frames, first: plan.first, fetch: plan.next, start }
+        Opened { tenure, frames, first: plan.first, fetch, start }
     }
 
     /// The `Owned` frame of a tenure is durable.
@@ -355,7 +364,7 @@ impl Ownership {
         if let Some(stop) = self.contradiction(committed) {
             return Settled::Not(Unsettled::Stop(stop));
         }
-        let policy = Policy { start: StartAt::Earliest, on_foreign: OnForeign::Hold, sole: false };
+        let policy = Policy { start: StartAt::Earliest, on_foreign: OnForeign::Hold, sole: false, on_gap: OnGap::Fail };
         match start::decide(&self.question(committed, false, policy, None)) {
             Start::Protocol => {}
             Start::Hold(hold) => return Settled::Not(Unsettled::Hold(hold)),

@@ -1,12 +1,14 @@
 //! The bad cases by name, each as the calls that the receiver makes.
 
 use super::*;
+use crate::kafka::gap::OnGap;
 use crate::kafka::start::{OnForeign, Policy, Range, StartAt};
 
 const ME: WalId = WalId(1);
 const OTHER: WalId = WalId(2);
 const TOPIC: TopicId = TopicId([3; 16]);
-const POLICY: Policy = Policy { start: StartAt::Offset(0), on_foreign: OnForeign::Hold, sole: false };
+const POLICY: Policy =
+    Policy { start: StartAt::Offset(0), on_foreign: OnForeign::Hold, sole: false, on_gap: OnGap::Fail };
 const SOLE: Policy = Policy { sole: true, ..POLICY };
 
 /// A WAL with one receiver and what it was told to log.
@@ -484,4 +486,55 @@ fn unprotected_starts_at_the_commit_whatever_the_log_says() {
     let opened = wal.opens(&committed(ME, 10, &[(ME, 10)]));
     assert_eq!((opened.fetch, opened.frames.len()), (10, 1));
     assert_eq!(wal.ownership.fence(), None);
+}
+
+fn opens_with(on_gap: OnGap, range: Range) -> (Wal, Opening) {
+    // Committed up to 20, [20, 30) is in doubt.
+    let log = Fold { tenure: 1, admitted: 30, acked: Some(20), undecided: 0, seen: true };
+    let mut wal = Wal::new(Some(log));
+    wal.joins();
+    let ticket = wal.ownership.may_open(0, &wal.members).unwrap();
+    let read = committed(ME, 20, &[(ME, 20)]);
+    let policy = Policy { on_gap, ..POLICY };
+    let opening = wal.ownership.open(0, ticket, &read, false, policy, Some(range));
+    (wal, opening)
+}
+
+#[test]
+fn a_gap_behind_what_is_adopted_is_logged_with_the_tenure_and_committed() {
+    let (mut wal, opening) = opens_with(OnGap::Skip, Range { first: 50, next: 90 });
+    let Opening::Open(opened) = opening else { panic!("{opening:?}") };
+    let gap = Gap { cause: crate::kafka::gap::Cause::Retention, first: 30, next: 50 };
+    let [Frame::Owned { first: 20, next: 30, .. }, Frame::Gap { tenure: 2, gap: logged }] = &opened.frames[..] else {
+        panic!("{:?}", opened.frames)
+    };
+    assert_eq!((*logged, opened.fetch), (gap, 50));
+    assert_eq!(wal.commits(), None, "not before it is synced");
+    wal.ownership.synced(2);
+    assert_eq!(wal.commits(), Some(50));
+    assert_eq!(wal.ownership.answered(2, 50, Answer::Applied).frames, confirmed(2, 50));
+    assert_eq!(wal.ownership.fence(), Some(50), "what was adopted is acknowledged too");
+    assert_eq!(wal.ownership.fold().unwrap().doubt(), None);
+}
+
+#[test]
+fn a_gap_opens_nothing_unless_it_is_to_be_skipped() {
+    let gap = |cause, first, next| Gap { cause, first, next };
+    let early = gap(crate::kafka::gap::Cause::Retention, 30, 50);
+    let late = gap(crate::kafka::gap::Cause::Truncation, 25, 30);
+    let (dropped, truncated) = (Range { first: 50, next: 90 }, Range { first: 0, next: 25 });
+    for (on_gap, range, expected) in [
+        (OnGap::Fail, dropped, Opening::Stop(Stop::Gap(early))),
+        (OnGap::Pause, dropped, Opening::Hold(Hold::Gap(early))),
+        (OnGap::Fail, truncated, Opening::Stop(Stop::Gap(late))),
+        (OnGap::Pause, truncated, Opening::Hold(Hold::Gap(late))),
+        (OnGap::Skip, truncated, Opening::Await(late)),
+    ] {
+        let (wal, opening) = opens_with(on_gap, range);
+        assert_eq!(opening, expected);
+        assert_eq!(wal.ownership.tenure(), None, "nothing is held");
+        assert_eq!(wal.ownership.fold().map(|fold| fold.admitted), Some(30));
+    }
+    let (_, opening) = opens_with(OnGap::Fail, Range { first: 30, next: 30 });
+    assert!(matches!(opening, Opening::Open(_)), "{opening:?}");
 }

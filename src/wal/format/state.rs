@@ -69,6 +69,16 @@ impl Disowned {
     }
 }
 
+/// The reason of a gap that begins so is about offsets that were read before: it moves nothing.
+const TRUNCATION: &str = "truncation";
+/// The reason of a gap that begins so ends the life of its topic: nothing is ever admitted behind it.
+const RECREATION: &str = "recreation";
+
+/// True if a gap with this reason lies below the admitted offset and only says what became of Kafka's records there.
+pub fn looks_back(reason: &str) -> bool {
+    reason.starts_with(TRUNCATION)
+}
+
 /// Offsets that Kafka no longer had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GapRange {
@@ -78,6 +88,13 @@ pub struct GapRange {
     pub next: i64,
     /// Why.
     pub reason: String,
+}
+
+impl GapRange {
+    /// True if nothing of the range will ever be admitted, when commits of ours are known to be applied up to `acked`.
+    pub fn is_final(&self, acked: i64) -> bool {
+        !looks_back(&self.reason) && (self.next <= acked || self.reason.starts_with(RECREATION))
+    }
 }
 
 /// The last receipt of a partition on a route, verbatim.

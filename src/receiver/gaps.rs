@@ -1,0 +1,250 @@
+//! Gaps as events: logged before anything behind them is fetched, counted, shown, said aloud once.
+//!
+//! What to do about a gap is [`crate::kafka::gap`]'s decision; here it is done. Promises: a gap is durable in the log
+//! before it counts as declared, and is declared once, also over a restart.
+
+use super::ReceiverError;
+use super::assign::Candidate;
+use super::late::For;
+use super::owners::gap_entry;
+use super::poll::Receiver;
+use crate::kafka::consumer::Named;
+use crate::kafka::gap::{self, Action, Finding, Gap};
+use crate::kafka::start::{Hold, Stop};
+use crate::record::Partition;
+use crate::wal::{Entry, GapRange, looks_back};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Gaps that are remembered of each partition, the last ones; the log has all.
+const KEPT: usize = 100;
+
+/// The gaps of a log, and what warns of the next ones. Shared by all receivers.
+#[derive(Debug, Default)]
+pub struct Gaps {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    declared: BTreeMap<Partition, Vec<GapRange>>,
+    /// The highest end of a partition that was seen while it was open.
+    ends: HashMap<Partition, i64>,
+    times: BTreeMap<Named, Duration>,
+}
+
+impl Gaps {
+    /// The gaps a recovered log holds.
+    pub fn new(declared: impl IntoIterator<Item = (Partition, Vec<GapRange>)>) -> Self {
+        let gaps = Self::default();
+        for (partition, ranges) in declared {
+            for range in ranges {
+                gaps.note(partition, range);
+            }
+        }
+        gaps
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, partition: Partition, range: GapRange) {
+        let mut known = self.known();
+        let ranges = known.declared.entry(partition).or_default();
+        if ranges.len() == KEPT {
+            ranges.remove(0);
+        }
+        ranges.push(range);
+    }
+
+    /// The last gaps of each partition, oldest first.
+    pub fn declared(&self) -> Vec<(Partition, GapRange)> {
+        let known = self.known();
+        let each = known.declared.iter();
+        each.flat_map(|(partition, ranges)| ranges.iter().map(|range| (*partition, range.clone()))).collect()
+    }
+
+    /// The last gap of a partition.
+    fn last(&self, partition: Partition) -> Option<GapRange> {
+        self.known().declared.get(&partition).and_then(|ranges| ranges.last().cloned())
+    }
+
+    /// Notes how far a partition reached when it was last looked at.
+    pub fn saw_end(&self, partition: Partition, end: i64) {
+        let mut known = self.known();
+        let seen = known.ends.entry(partition).or_insert(end);
+        *seen = end.max(*seen);
+    }
+
+    fn end(&self, partition: Partition) -> Option<i64> {
+        self.known().ends.get(&partition).copied()
+    }
+
+    /// How long until Kafka drops unread records, where that is in sight.
+    pub fn times_to_loss(&self) -> BTreeMap<Named, Duration> {
+        self.known().times.clone()
+    }
+
+    /// Replaces what [`Gaps::times_to_loss`] says.
+    pub fn set_times_to_loss(&self, times: BTreeMap<Named, Duration>) {
+        self.known().times = times;
+    }
+}
+
+impl Receiver<'_> {
+    /// A gap is durable in the log: from here on it is a declared one.
+    pub(super) fn declared(&self, (topic, partition): &Named, key: Partition, gap: &Gap) {
+        let Gap { first, next, .. } = *gap;
+        tracing::warn!(receiver = self.number, topic, partition, first, next, records = gap.records(), "gap: {gap}");
+        self.shared.metrics.lost(topic, *partition, gap.records());
+        let reason = format!("{}: {gap}", gap.word());
+        self.shared.gaps.note(key, GapRange { first, next, reason });
+    }
+
+    fn log_gap(&self, named: &Named, key: Partition, gap: &Gap) -> Result<(), ReceiverError> {
+        let tenure = self.owners().get(key).and_then(|ownership| ownership.fold().map(|fold| fold.tenure));
+        self.shared.log.append_synced(vec![gap_entry(key, tenure.unwrap_or(0), gap)])?;
+        self.declared(named, key, gap);
+        Ok(())
+    }
+
+    /// True for a truncation at the same position as the last one. Its range may be another: Kafka's end has come nearer.
+    fn is_declared(&self, partition: Partition, gap: &Gap) -> bool {
+        self.shared.gaps.last(partition).is_some_and(|known| looks_back(&known.reason) && known.next == gap.next)
+    }
+
+    /// Kafka's end lies before the start: declares that once, and waits.
+    pub(super) fn await_end(&mut self, candidate: &Candidate, gap: &Gap) -> Result<(), ReceiverError> {
+        if !self.is_declared(candidate.partition, gap) {
+            self.log_gap(&candidate.named, candidate.partition, gap)?;
+        }
+        let why = format!("waits until Kafka's end reaches offset {}; offsets below were truncated", gap.next);
+        self.assigning.put(candidate.named.clone(), why, For::Kafka);
+        Ok(())
+    }
+
+    /// The topic was created again: what of its former life was not read? False when the partition must not open.
+    /// The gap is logged whatever the policy, since nobody can find its end later.
+    pub(super) fn leave_former(&mut self, candidate: &Candidate, former: Partition) -> Result<bool, ReceiverError> {
+        if self.owners().knows(candidate.partition) {
+            return Ok(true);
+        }
+        let logged = self.shared.gaps.last(former).filter(|known| known.reason.starts_with(gap::RECREATION));
+        let read = self.shared.log.marks(former).durable();
+        let finding = match &logged {
+            Some(known) if known.first == known.next => return Ok(true),
+            Some(known) => Finding::Recreated { read: known.first, end: Some(known.next) },
+            None => Finding::Recreated { read, end: self.shared.gaps.end(former) },
+        };
+        let action = gap::decide(finding, self.options.policy.on_gap);
+        if let Some(gap) = action.gap()
+            && logged.is_none()
+        {
+            self.end_former(&candidate.named, former, &gap)?;
+        }
+        self.obey(candidate, action)
+    }
+
+    /// Logs the gap at the end of a partition's former life, which nothing will ever follow.
+    fn end_former(&self, named: &Named, former: Partition, gap: &Gap) -> Result<(), ReceiverError> {
+        let tenure = self.owners().get(former).and_then(|ownership| ownership.fold().map(|fold| fold.tenure));
+        let (tenure, Gap { first, next, .. }) = (tenure.unwrap_or(0), *gap);
+        let mut entries = vec![gap_entry(former, tenure, gap)];
+        // No commit will ever cover the range: it must not look as if one could.
+        let is_known = first < next;
+        entries.extend(is_known.then_some(Entry::Disowned { partition: former, tenure, first, next }));
+        self.shared.log.append_synced(entries)?;
+        self.declared(named, former, gap);
+        Ok(())
+    }
+
+    /// Kafka has another record at `offset` than the one that was read there last. False when the partition was stopped.
+    pub(super) fn replaced(&mut self, lane: usize, offset: i64) -> Result<bool, ReceiverError> {
+        let (named, slot) = (self.lanes[lane].named.clone(), &self.lanes[lane].slot);
+        let (partition, start) = (slot.partition, slot.next);
+        let action = gap::decide(Finding::Replaced { offset, start }, self.options.policy.on_gap);
+        // Logged whatever the policy: at the next start the log may not have the record any more to compare.
+        if let Some(gap) = action.gap()
+            && !self.is_declared(partition, &gap)
+        {
+            self.log_gap(&named, partition, &gap)?;
+        }
+        match action {
+            Action::Go | Action::Skip(_) | Action::Await(_) => Ok(true),
+            Action::Stop(gap) => Err(stopped(&named, gap)),
+            Action::Hold(gap) => self.stop_lane(lane, Hold::Gap(gap).to_string()).map(|()| false),
+        }
+    }
+
+    /// Records before the position were replaced, as an earlier look found out: true if the policy lets it go on there.
+    pub(super) fn leave_replaced(&mut self, candidate: &Candidate) -> Result<bool, ReceiverError> {
+        let last = self.shared.gaps.last(candidate.partition);
+        let Some(known) = last.filter(|known| looks_back(&known.reason) && Some(known.next) == candidate.logged) else {
+            return Ok(true);
+        };
+        let finding = Finding::Replaced { offset: known.first, start: known.next };
+        self.obey(candidate, gap::decide(finding, self.options.policy.on_gap))
+    }
+
+    /// Stops or holds as decided; true: go on.
+    fn obey(&mut self, candidate: &Candidate, action: Action) -> Result<bool, ReceiverError> {
+        match action {
+            Action::Go | Action::Skip(_) | Action::Await(_) => Ok(true),
+            Action::Stop(gap) => Err(stopped(&candidate.named, gap)),
+            Action::Hold(gap) => {
+                self.assigning.put(candidate.named.clone(), Hold::Gap(gap).to_string(), For::Person);
+                Ok(false)
+            }
+        }
+    }
+}
+
+impl Receiver<'_> {
+    /// librdkafka asked a new leader and found that it does not have all that was read.
+    pub(super) fn truncated(&mut self, lane: usize, text: &str) -> Result<(), ReceiverError> {
+        let next = self.lanes[lane].slot.next;
+        let end = broker_end(text).filter(|end| *end < next);
+        if self.replaced(lane, end.unwrap_or(next - 1))? { self.reopen(lane) } else { Ok(()) }
+    }
+}
+
+/// Where the new leader's records begin to differ, which librdkafka tells in words only.
+fn broker_end(text: &str) -> Option<i64> {
+    let digits = text.split_once("broker end offset is ")?.1;
+    let digits = digits.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+fn stopped((topic, partition): &Named, gap: Gap) -> ReceiverError {
+    ReceiverError::Stopped { topic: topic.clone(), partition: *partition, stop: Stop::Gap(gap) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn librdkafkas_words_tell_where_the_new_leader_differs() {
+        let text = "Partition log truncation detected at offset 120 (leader epoch 3): broker end offset is 100 (offset \
+                    leader epoch 2). Reset to INVALID.";
+        assert_eq!(broker_end(text), Some(100));
+        assert_eq!(broker_end("No epoch found: broker end offset is -1 (offset leader epoch -1)."), None);
+        assert_eq!(broker_end("something else"), None);
+    }
+
+    #[test]
+    fn the_last_gaps_and_the_highest_end_are_kept() {
+        let partition = Partition { topic: 1, number: 0 };
+        let range = |first| GapRange { first, next: first + 1, reason: "retention: x".to_string() };
+        let gaps = Gaps::new([(partition, (0..150).map(range).collect())]);
+        assert_eq!(gaps.declared().len(), KEPT);
+        assert_eq!(gaps.declared()[0].1.first, 50);
+        assert_eq!(gaps.last(partition), Some(range(149)));
+        assert_eq!(gaps.end(partition), None);
+        gaps.saw_end(partition, 20);
+        gaps.saw_end(partition, 3);
+        assert_eq!(gaps.end(partition), Some(20), "a smaller one is another topic's");
+    }
+}
