@@ -375,7 +375,9 @@ fn what_the_logs_thread_has_not_taken_yet_counts_as_queued() {
     let (stand, go) = std::sync::mpsc::sync_channel::<()>(0);
     let go = std::sync::Mutex::new(go);
     // The log's thread stands still after its first sync, until the sender is gone.
-    options.on_durable = Some(Arc::new(move || drop(go.lock().unwrap().recv())));
+    options.on_durable = Some(Arc::new(move || {
+        let _ = go.lock().unwrap().recv();
+    }));
     let Opened { log, .. } = start(&real(), options);
     log.append(owned(P)).unwrap();
     wait_until("the first sync", || log.durable_lsn() > 0);

@@ -8,6 +8,7 @@ mod assign;
 mod commits;
 mod doubts;
 pub mod hook;
+mod leftovers;
 mod owners;
 mod poll;
 pub mod pool;
