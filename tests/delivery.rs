@@ -75,20 +75,12 @@ impl World {
         Self { log, progress, delivery, dir }
     }
 
-    fn wait(&self, what: &str, mut is_so: impl FnMut() -> bool) {
-        let until = Instant::now() + LIMIT;
-        while !is_so() {
-            assert!(Instant::now() < until, "waited {LIMIT:?} for {what}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
     /// Two idle rounds or the end: whatever is possible has been done.
     fn wait_idle(&self) {
         let rounds = || self.progress.idle_rounds.load(Ordering::Acquire);
         let before = rounds();
         let ended = || self.delivery.as_ref().is_none_or(JoinHandle::is_finished);
-        self.wait("delivery to do what it can", || ended() || rounds() >= before + 2);
+        wait("delivery to do what it can", || ended() || rounds() >= before + 2);
     }
 
     fn end(&mut self) -> Result<(), DeliveryError> {
@@ -109,6 +101,14 @@ impl World {
         files.sort();
         let text = |path| std::fs::read_to_string(path).unwrap();
         files.into_iter().flat_map(|path| text(path).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+}
+
+fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + LIMIT;
+    while !is_so() {
+        assert!(Instant::now() < until, "waited {LIMIT:?} for {what}");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -136,7 +136,7 @@ fn a_block_that_begins_below_what_was_delivered_stops_delivery() {
     // Both in doubt; the second tenure began inside the block of the first, which nobody disowned.
     let entries = vec![block(BUSY, 1, 0, 10, 4), owned(BUSY, 2, 5), block(BUSY, 2, 5, 15, 4)];
     world.log.append_synced(entries).unwrap();
-    world.wait("both blocks to wait", || world.progress.in_doubt.load(Ordering::Acquire) == 2);
+    wait("both blocks to wait", || world.progress.in_doubt.load(Ordering::Acquire) == 2);
     world.log.append_synced(vec![Entry::Confirmed { partition: BUSY, tenure: 2, next: 15 }]).unwrap();
     world.wait_idle();
     let error = world.end().unwrap_err().to_string();
@@ -150,31 +150,31 @@ fn what_another_tenure_gave_up_does_not_stop_delivery() {
     let entries = vec![block(BUSY, 1, 0, 10, 4), disowned, owned(BUSY, 2, 5), block(BUSY, 2, 5, 15, 4)];
     world.log.append_synced(entries).unwrap();
     world.log.append_synced(vec![Entry::Confirmed { partition: BUSY, tenure: 2, next: 15 }]).unwrap();
-    world.wait("the block to be delivered", || world.log.marks(BUSY).delivered() == 15);
+    wait("the block to be delivered", || world.log.marks(BUSY).delivered() == 15);
     world.end().unwrap();
     let expected: Vec<String> = (5..15).map(|offset| format!("{offset:04}")).collect();
     assert_eq!(world.written(), expected);
 }
 
 /// Fills segment after segment in one partition while the other has one record in an open output.
-fn crowd(world: &mut World, blocks: i64) {
+fn crowd(world: &World, blocks: i64) {
     world.log.append_synced(vec![block(QUIET, 1, 0, 1, 8)]).unwrap();
-    world.wait("the quiet partition's record", || world.log.marks(QUIET).delivered() == 1);
+    wait("the quiet partition's record", || world.log.marks(QUIET).delivered() == 1);
     for first in 0..blocks {
         // One after the other, so that no more waits than fits.
-        world.wait("space", || !world.log.is_full());
+        wait("space", || !world.log.is_full());
         world.log.append(block(BUSY, 1, first, first + 1, 30_000)).unwrap();
-        world.wait("delivery to keep up", || world.log.marks(BUSY).delivered() >= first - 8);
+        wait("delivery to keep up", || world.log.marks(BUSY).delivered() >= first - 8);
     }
-    world.wait("everything to be delivered", || world.log.marks(BUSY).delivered() == blocks);
+    wait("everything to be delivered", || world.log.marks(BUSY).delivered() == blocks);
 }
 
 #[test]
 fn a_quiet_partitions_open_output_does_not_keep_segment_after_segment() {
     let mut world = World::new(None, false);
-    crowd(&mut world, 60);
+    crowd(&world, 60);
     // Thirty segments and more were begun.
-    world.wait("old segments to be retired", || world.log.status().segments <= 16);
+    wait("old segments to be retired", || world.log.status().segments <= 16);
     world.end().unwrap();
     let mut written = world.written();
     written.sort_by_key(|line| (line.len(), line.clone()));
@@ -187,7 +187,7 @@ fn a_quiet_partitions_open_output_does_not_keep_segment_after_segment() {
 fn a_quiet_partitions_open_output_does_not_keep_the_log_full() {
     // Far fewer segments than are many.
     let mut world = World::new(Some(10 * SEGMENT), false);
-    crowd(&mut world, 60);
+    crowd(&world, 60);
     world.end().unwrap();
     assert_eq!(world.written().len(), 61);
 }
