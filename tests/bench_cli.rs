@@ -81,7 +81,10 @@ fn a_small_run_gives_the_whole_document() {
         assert_eq!(number(run, "records"), 40_000.0 * number(run, "passes"), "{run}");
         assert_eq!(run["too_short"], true, "40,000 records take no three seconds: {run}");
         let delivery = &run["delivery"];
-        assert_eq!((number(delivery, "lost"), number(delivery, "doubled"), number(delivery, "misplaced")), (0., 0., 0.));
+        assert_eq!(
+            (number(delivery, "lost"), number(delivery, "doubled"), number(delivery, "misplaced")),
+            (0., 0., 0.)
+        );
         let checked = if run["mode"] == "receiver" { "each-record" } else { "count" };
         assert_eq!(delivery["checked"], checked);
         assert_eq!(number(run, "fsyncs") > 0.0, run["mode"] == "receiver", "{run}");

@@ -104,7 +104,9 @@ fn bars(area: &Area<'_>, title: &str, bars: &[Bar]) -> Result<()> {
     chart
         .configure_mesh()
         .disable_x_mesh()
+        .light_line_style(WHITE)
         .x_labels(bars.len() * 2 + 1)
+        .y_labels(6)
         .x_label_formatter(&name)
         .y_label_formatter(&|value| number(*value))
         .label_style((FONT, 13))
@@ -143,7 +145,14 @@ fn lines(area: &Area<'_>, axis: Axis, points: &[PointReport]) -> Result<()> {
         .build_cartesian_2d((low * 0.9..high * 1.1).log_scale(), 0.0..top)?;
     let label = (FONT, 13);
     let number = |value: &f64| number(*value);
-    chart.configure_mesh().x_label_formatter(&number).y_label_formatter(&number).label_style(label).draw()?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .y_labels(6)
+        .x_label_formatter(&number)
+        .y_label_formatter(&number)
+        .label_style(label)
+        .draw()?;
     let mut modes: Vec<Mode> = points.iter().flat_map(|point| point.modes.iter().map(|mode| mode.mode)).collect();
     modes.sort_unstable();
     modes.dedup();
@@ -163,5 +172,5 @@ fn lines(area: &Area<'_>, axis: Axis, points: &[PointReport]) -> Result<()> {
 }
 
 fn number(value: f64) -> String {
-    if value >= 100.0 { thousands(value.round() as u64) } else { format!("{value:.2}") }
+    if value >= 100.0 || value.fract() == 0.0 { thousands(value.round() as u64) } else { format!("{value:.2}") }
 }

@@ -93,7 +93,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Report, Failure> {
         kafka: args.brokers.clone().unwrap_or_else(|| "embedded".to_string()),
         sink: args.sink,
         settings: args.set.clone(),
-        latency_settings: latency::SETTINGS.map(str::to_string).to_vec(),
+        latency_settings: latency::settings(args.brokers.is_none()),
         ratios: points.first().map(|point| point.ratios).unwrap_or_default(),
         points,
         runs: bench.runs,
@@ -187,7 +187,7 @@ impl Bench<'_> {
             for mode in modes {
                 self.bar.set_message(format!("round {round}: {}", mode.name()));
                 let (measured, delivery) = self.one(*mode, point, records)?;
-                self.runs.push(Run::new(*mode, round, index, measured, delivery));
+                self.runs.push(Run::new(*mode, round, (index, point), measured, delivery));
                 self.bar.inc(1);
             }
             longest = longest.max(this.elapsed());

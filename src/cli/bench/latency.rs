@@ -22,9 +22,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Settings of the measured process: nothing waits for more to come.
-pub(super) const SETTINGS: [&str; 2] = ["sink.batch_age=0s", "sink.format=raw"];
+const SETTINGS: [&str; 2] = ["sink.batch_age=0s", "sink.format=raw"];
 /// The embedded broker answers an empty fetch only after the whole wait, also if a record comes meanwhile.
-const EMBEDDED_WAIT: (&str, &str) = ("fetch.wait.max.ms", "2");
+const EMBEDDED_WAIT: &str = "fetch.wait.max.ms=2";
 const PARTITIONS: u64 = 4;
 /// After the first record has come, this long is not measured.
 const WARM: Duration = Duration::from_millis(500);
@@ -72,6 +72,12 @@ struct Arrivals {
     /// Micros since the first line; 0 before it.
     first: AtomicU64,
     seen: Mutex<Vec<(Value, u64)>>,
+}
+
+/// `KEY=VALUE` that the measured process gets besides those of the benchmark.
+pub(super) fn settings(embedded: bool) -> Vec<String> {
+    let wait = embedded.then(|| format!("kafka.properties.{EMBEDDED_WAIT}"));
+    SETTINGS.iter().map(ToString::to_string).chain(wait).collect()
 }
 
 /// Measures one mode on a topic of its own.
@@ -137,11 +143,11 @@ fn measure_on(
 
 fn start(cluster: &Cluster, common: &Common, mode: Mode, topic: &str, dir: &Path) -> anyhow::Result<Child> {
     let mut common = common.clone();
-    common.set.extend(SETTINGS.map(str::to_string));
+    common.set.extend(settings(cluster.is_embedded()));
     if cluster.is_embedded() {
-        let (name, value) = EMBEDDED_WAIT;
-        common.set.push(format!("kafka.properties.{name}={value}"));
-        common.properties.push((name.to_string(), value.to_string()));
+        common
+            .properties
+            .extend(EMBEDDED_WAIT.split_once('=').map(|(name, value)| (name.to_string(), value.to_string())));
     }
     let point =
         Point { sweep: None, records: 0, record_bytes: 0, partitions: PARTITIONS, receivers: 1, block_bytes: None };

@@ -4,7 +4,7 @@
 //! the runs alone.
 
 use super::args::SinkKind;
-use super::exact::Delivery;
+use super::exact::{Checked, Delivery};
 use super::latency::Latency;
 use super::machine::Machine;
 use super::plan::{Mode, Point};
@@ -22,7 +22,7 @@ pub(super) struct Measured {
     pub records: u64,
     /// How often each was: bare consumption repeats itself to be long enough.
     pub passes: u64,
-    /// Bytes of their payload.
+    /// Bytes of them, as the process counts: `forebay run` counts what it keeps of keys, headers and times too.
     pub bytes: u64,
     /// From the first record fetched to the last durable receipt.
     pub seconds: f64,
@@ -90,15 +90,20 @@ pub(super) struct Run {
 
 impl Run {
     /// From what the process told and what was found in its output.
-    pub fn new(mode: Mode, round: u32, point: usize, measured: Measured, delivery: Delivery) -> Self {
+    pub fn new(
+        mode: Mode,
+        round: u32,
+        (index, point): (usize, &Point),
+        measured: Measured,
+        delivery: Delivery,
+    ) -> Self {
         let Measured { records, seconds, records_per_s, cpu_seconds, .. } = measured;
-        let per_record = measured.bytes as f64 / records.max(1) as f64;
         Self {
             mode,
             round,
-            point,
+            point: index,
             measured,
-            mb_per_s: (records_per_s * per_record / 1e4).round() / 100.0,
+            mb_per_s: (records_per_s * point.record_bytes as f64 / 1e4).round() / 100.0,
             cpu_seconds_per_million: (cpu_seconds / records.max(1) as f64 * 1e9).round() / 1000.0,
             too_short: seconds < SECONDS_MIN,
             delivery,
@@ -131,6 +136,8 @@ pub(super) struct ModeSummary {
     pub too_short: bool,
     /// All runs were.
     pub exact: bool,
+    /// How the runs were checked.
+    pub checked: Checked,
 }
 
 /// Medians next to each other; none where a mode was not run.
@@ -226,6 +233,7 @@ fn summarize(mode: Mode, runs: &[&Run]) -> Option<ModeSummary> {
         fsync_p99_us: spread(|run| run.measured.fsync_p99_us as f64)?,
         too_short: runs.iter().any(|run| run.too_short),
         exact: runs.iter().all(|run| run.delivery.is_exact()),
+        checked: runs.first()?.delivery.checked,
     })
 }
 
@@ -248,7 +256,7 @@ fn ratios(modes: &[ModeSummary]) -> Ratios {
 mod tests {
     use super::*;
 
-    fn run(mode: Mode, point: usize, records_per_s: f64, cpu_seconds: f64) -> Run {
+    fn run(mode: Mode, index: usize, records_per_s: f64, cpu_seconds: f64) -> Run {
         let seconds = 1_000_000.0 / records_per_s;
         let measured = Measured {
             records: 1_000_000,
@@ -258,7 +266,7 @@ mod tests {
             cpu_seconds,
             ..Measured::default()
         };
-        Run::new(mode, 1, point, measured, Delivery::counted(1, 1))
+        Run::new(mode, 1, (index, &point()), measured, Delivery::counted(1, 1))
     }
 
     fn point() -> Point {

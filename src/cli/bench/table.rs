@@ -1,5 +1,6 @@
 //! The report for people at a terminal.
 
+use super::exact::Checked;
 use super::latency::Latency;
 use super::plan::Point;
 use super::report::{ModeSummary, PointReport, Ratios, Report};
@@ -86,7 +87,7 @@ pub(super) fn row(mode: &ModeSummary) -> [String; 10] {
         whole(mode.fsyncs),
         time(mode.fsync_p50_us),
         time(mode.fsync_p99_us),
-        if mode.exact { "yes" } else { "NO" }.to_string(),
+        once(mode.exact, mode.checked),
     ]
 }
 
@@ -122,6 +123,15 @@ pub(super) fn latency_row(latency: &Latency) -> [String; 7] {
         micros(latency.p999_us),
         micros(latency.max_us),
         thousands(latency.records),
-        if latency.delivery.is_exact() { "yes" } else { "NO" }.to_string(),
+        once(latency.delivery.is_exact(), latency.delivery.checked),
     ]
+}
+
+fn once(exact: bool, checked: Checked) -> String {
+    let word = match (exact, checked) {
+        (true, Checked::EachRecord) => "yes",
+        (true, Checked::Count) => "counted",
+        (false, _) => "NO",
+    };
+    word.to_string()
 }
