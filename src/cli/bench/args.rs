@@ -66,7 +66,8 @@ pub(in crate::cli) struct CompareArgs {
     /// A real Kafka instead of the embedded one
     #[arg(long, value_name = "HOST:PORT", requires = "topic")]
     pub brokers: Option<String>,
-    /// A topic there; filled if it is empty or missing, measured as it is otherwise
+    /// A topic there; made and filled if it is missing or empty, else measured as it is. It stays. A sweep over
+    /// record-bytes or partitions has a topic for each, with the sizes behind this name
     #[arg(long, value_name = "TOPIC", requires = "brokers")]
     pub topic: Option<String>,
     /// Measure end-to-end latency at this many records a second; 0: don't

@@ -23,7 +23,7 @@ const JUDGED: u64 = SIZES[0];
 const FILE_BYTES: u64 = 64 << 20;
 /// How many writes are enough, and for how long at most.
 const SAMPLES: usize = 500;
-const TIME: Duration = Duration::from_millis(1500);
+const TIME: Duration = Duration::from_millis(800);
 /// Half the syncs of 4 KiB below this are no syncs, unless the device is persistent memory. A flush goes to the device and
 /// back: the fastest drives that may answer at once (their cache survives power cuts) take about 10 µs for the write and
 /// as much for the flush; drives without such a cache take several hundred.
