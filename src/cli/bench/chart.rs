@@ -9,6 +9,8 @@ use plotters::prelude::*;
 
 const PANEL: (u32, u32) = (900, 320);
 const FONT: &str = "sans-serif";
+/// What is drawn of a mode's latencies.
+const LATENCIES: [&str; 2] = ["p50 ", "p99 "];
 /// Room above the highest value.
 const HEADROOM: f64 = 1.15;
 
@@ -18,8 +20,10 @@ type Result<T> = std::result::Result<T, DrawingAreaErrorKind<std::io::Error>>;
 /// A bar with the extremes of what it stands for.
 struct Bar {
     mode: Mode,
-    /// Added to the mode's name.
+    /// Stands before the value.
     note: &'static str,
+    /// The mode's name stands below it.
+    named: bool,
     value: f64,
     extremes: Option<(f64, f64)>,
 }
@@ -60,7 +64,7 @@ fn axes(points: &[PointReport]) -> Vec<Axis> {
 fn rates(point: &PointReport) -> Vec<Bar> {
     let bar = |mode: &ModeSummary| {
         let spread = mode.records_per_s;
-        Bar { mode: mode.mode, note: "", value: spread.median, extremes: Some((spread.min, spread.max)) }
+        Bar { mode: mode.mode, note: "", named: true, value: spread.median, extremes: Some((spread.min, spread.max)) }
     };
     point.modes.iter().map(bar).collect()
 }
@@ -68,14 +72,20 @@ fn rates(point: &PointReport) -> Vec<Bar> {
 fn cpu(point: &PointReport) -> Vec<Bar> {
     let bar = |mode: &ModeSummary| {
         let spread = mode.cpu_seconds_per_million;
-        Bar { mode: mode.mode, note: "", value: spread.median, extremes: Some((spread.min, spread.max)) }
+        Bar { mode: mode.mode, note: "", named: true, value: spread.median, extremes: Some((spread.min, spread.max)) }
     };
     point.modes.iter().map(bar).collect()
 }
 
 fn latency(latencies: &[Latency]) -> Vec<Bar> {
-    let bar = |mode, note, micros: u64| Bar { mode, note, value: micros as f64 / 1000.0, extremes: None };
-    let each = |of: &Latency| [bar(of.mode, " p50", of.p50_us), bar(of.mode, " p99", of.p99_us)];
+    let bar = |mode, note, micros: u64| Bar {
+        mode,
+        note,
+        named: note == LATENCIES[0],
+        value: micros as f64 / 1000.0,
+        extremes: None,
+    };
+    let each = |of: &Latency| [bar(of.mode, LATENCIES[0], of.p50_us), bar(of.mode, LATENCIES[1], of.p99_us)];
     latencies.iter().flat_map(each).collect()
 }
 
@@ -99,7 +109,7 @@ fn bars(area: &Area<'_>, title: &str, bars: &[Bar]) -> Result<()> {
         .build_cartesian_2d(0.0..bars.len().max(1) as f64, 0.0..top.max(f64::MIN_POSITIVE))?;
     let name = |place: &f64| {
         let bar = bars.get(place.floor() as usize).filter(|_| (place.fract() - 0.5).abs() < 1e-6);
-        bar.map(|bar| format!("{}{}", bar.mode.name(), bar.note)).unwrap_or_default()
+        bar.filter(|bar| bar.named).map(|bar| bar.mode.name().to_string()).unwrap_or_default()
     };
     chart
         .configure_mesh()
@@ -118,7 +128,7 @@ fn bars(area: &Area<'_>, title: &str, bars: &[Bar]) -> Result<()> {
         if let Some((min, max)) = bar.extremes {
             chart.draw_series([PathElement::new([(middle, min), (middle, max)], BLACK.stroke_width(2))])?;
         }
-        let label = number(bar.value);
+        let label = format!("{}{}", bar.note, number(bar.value));
         chart.draw_series([Text::new(label, (left + 0.02, bar.value + top * 0.06), (FONT, 12))])?;
     }
     Ok(())
