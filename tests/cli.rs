@@ -62,7 +62,7 @@ fn nowhere(dir: &Path) -> Vec<String> {
 fn help_and_version_are_answers() {
     let (code, out, err) = run(&["--help"]);
     assert_eq!((code, err.as_str()), (0, ""));
-    for word in ["run", "demo", "check", "wal", "completions", "Exit codes", "130 interrupted"] {
+    for word in ["run", "demo", "bench", "check", "wal", "completions", "Exit codes", "130 interrupted"] {
         assert!(out.contains(word), "{word} in {out}");
     }
     let (code, out, _) = run(&["run", "--help"]);

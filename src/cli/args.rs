@@ -1,5 +1,6 @@
 //! What may be typed.
 
+use super::bench::BenchCommand;
 use super::demo::DemoArgs;
 use super::output::Format;
 use clap::{Args, Parser, Subcommand};
@@ -22,6 +23,8 @@ pub(super) enum Command {
     Run(RunArgs),
     /// Watch it survive kills: an embedded Kafka, a producer, and the ingestion killed again and again
     Demo(DemoCommand),
+    /// Compare its modes with each other and with librdkafka alone; no arguments needed
+    Bench(BenchCommand),
     /// Check the configuration, what it can promise, the log and the connections
     Check(CheckArgs),
     /// Look into a log, live or broken; changes nothing

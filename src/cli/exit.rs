@@ -47,6 +47,12 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(FAILED, error)
+    }
+}
+
 impl From<crate::pipeline::Error> for Failure {
     fn from(error: crate::pipeline::Error) -> Self {
         Self::new(error.exit_code(), error)

@@ -4,6 +4,7 @@
 //! output ends a command quietly. Never: a command writes to a log; `run` does, through the pipeline.
 
 mod args;
+pub mod bench;
 mod check;
 mod completions;
 pub mod demo;
@@ -46,6 +47,7 @@ fn dispatch(arguments: Arguments) -> Result<i32, Failure> {
     match arguments.command {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => show_demo::run(&args),
+        Command::Bench(command) => bench::run(&command),
         Command::Check(args) => check::run(&args),
         Command::Wal(command) => wal::run(&command),
         Command::Completions(args) => completions::run(&args),
