@@ -13,7 +13,6 @@ mod identity;
 mod late;
 mod leftovers;
 mod limited;
-pub mod hook;
 pub mod lookout;
 mod owners;
 pub mod plan;
