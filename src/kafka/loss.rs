@@ -79,6 +79,7 @@ mod tests {
         // It jumped once in five looks.
         assert_eq!(estimate(&[(0, 0, 600), (30, 0, 600), (60, 0, 600), (90, 300, 600), (120, 300, 600)]), Some(120));
         assert_eq!(estimate(&[(0, 0, 300), (30, 300, 300)]), Some(0), "the position is next");
+        assert_eq!(estimate(&[(0, 100, 200), (30, 0, 50), (60, 10, 50)]), Some(120), "the topic was created again");
         assert_eq!(estimate(&[(0, 0, 300), (30, 400, 300)]), Some(0), "it is lost already");
     }
 

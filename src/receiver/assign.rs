@@ -13,7 +13,6 @@ use crate::kafka::start::{Range, Start};
 use crate::kafka::tenure::{Committed, Frame, Membership, Opened, Opening, Ticket, Wait};
 use crate::record::topics::Topic;
 use crate::record::{Partition, TopicId};
-use crate::wal::Entry;
 use rdkafka::error::RDKafkaErrorCode;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -122,11 +121,7 @@ impl Receiver<'_> {
                     continue;
                 }
             };
-            let (topic, is_new) = self.shared.topics.resolve(&named.0, id);
-            if is_new {
-                let (number, name) = (topic.number, topic.name.clone());
-                self.shared.log.append(Entry::Topic { number, name, id })?;
-            }
+            let topic = self.resolve(&named.0, id)?;
             let partition = Partition { topic: topic.number, number: named.1 };
             if self.shared.log.marks(partition).in_flight.load(Ordering::Acquire) > 0 {
                 // Direct mode: a tenure adopts only what is delivered.

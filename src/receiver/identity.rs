@@ -3,7 +3,9 @@
 use super::ReceiverError;
 use super::assign::ASK;
 use super::poll::Receiver;
+use crate::record::topics::Topic;
 use crate::record::{Partition, TopicId};
+use crate::wal::Entry;
 use rdkafka::error::RDKafkaErrorCode;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,16 @@ impl Receiver<'_> {
             Err(RDKafkaErrorCode::UnsupportedFeature) => Ok(TopicId::default()),
             Err(error) => Err(format!("cannot read the topic's id: {error}")),
         }
+    }
+
+    /// The topic of this name and id; logged when it is new.
+    pub(super) fn resolve(&self, topic: &str, id: TopicId) -> Result<Topic, ReceiverError> {
+        let (topic, is_new) = self.shared.topics.resolve(topic, id);
+        if is_new {
+            let (number, name) = (topic.number, topic.name.clone());
+            self.shared.log.append(Entry::Topic { number, name, id })?;
+        }
+        Ok(topic)
     }
 
     /// The partition's last life that the log knows, if this topic was created again since.
@@ -36,7 +48,7 @@ impl Receiver<'_> {
             return Ok(());
         }
         self.assigning.identified = Some(Instant::now());
-        let names: std::collections::BTreeSet<String> = self.lanes.iter().map(|lane| lane.named.0.clone()).collect();
+        let names: BTreeSet<String> = self.lanes.iter().map(|lane| lane.named.0.clone()).collect();
         for name in names {
             let Ok(id) = self.identity(&name) else { continue };
             while let Some(lane) = self.lanes.iter().position(|lane| {

@@ -216,7 +216,9 @@ impl<'a> Receiver<'a> {
         let starts: Vec<_> = self.lanes.iter().map(|lane| (lane.named.clone(), lane.slot.next)).collect();
         tracing::info!(receiver = self.number, "the log takes records again: resumed");
         // Only a failed seek needs more: the partitions are assigned anew, which sets the position too.
-        if let Err(error) = self.member.resume_at(&starts, Duration::from_secs(5)) {
+        if !starts.is_empty()
+            && let Err(error) = self.member.resume_at(&starts, Duration::from_secs(5))
+        {
             tracing::warn!(receiver = self.number, "cannot seek ({error}); assigning the partitions anew");
             self.out_of_turn = true;
             self.member.unassign(&self.names())?;
