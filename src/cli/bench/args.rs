@@ -20,9 +20,21 @@ pub(in crate::cli) struct BenchCommand {
 pub(in crate::cli) enum Part {
     /// Measure how long this disk takes to make bytes durable, and whether to believe it
     Disk(DiskArgs),
+    /// Show how the two rate controllers answer when the pipeline becomes faster, slower or busier (simulated)
+    Rate(RateArgs),
     /// Consume a topic in batches and only count: what the other modes are compared with
     #[command(hide = true)]
     Consume(ConsumeArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct RateArgs {
+    /// Also draw the responses into this file
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// How to print what they do
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 /// Where a run's records go.

@@ -16,6 +16,7 @@ mod html;
 mod latency;
 mod machine;
 mod plan;
+mod rate;
 mod report;
 mod stats;
 mod table;
@@ -35,6 +36,7 @@ use std::path::Path;
 pub(super) fn run(command: &BenchCommand) -> Result<i32, Failure> {
     match &command.part {
         Some(Part::Disk(args)) => disk::run(args),
+        Some(Part::Rate(args)) => rate::run(args),
         Some(Part::Consume(args)) => {
             let counted = consume::consume(args, &mut std::io::stdout().lock())?;
             print(&format!("{}\n", serde_json::json!(counted)))?;
