@@ -5,7 +5,8 @@
 //! more payload than its budget; blocks in doubt beyond it are read from the log again when their doubt ends.
 
 use super::Processor;
-use super::fence::{self, Verdict, View};
+use super::fence::Verdict;
+use super::lane::{Lane, PLANNED, name, straddles, verdict};
 use super::log_view::LogView;
 use super::progress::lock;
 pub use super::progress::{DeliveryError, Progress};
@@ -16,7 +17,7 @@ use crate::rate::{self, governor::Governor};
 use crate::record::topics::Topics;
 use crate::record::{Block, BlockHeader, Lsn, Partition};
 use crate::sink::{Receipt, Sink, SinkError, Source};
-use crate::wal::{Entry, Feed, FeedItem, Log, PartitionMarks, WalError};
+use crate::wal::{Entry, Feed, FeedItem, Log, WalError};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -76,19 +77,6 @@ pub struct Parts {
     /// Shared with the pipeline.
     pub progress: Arc<Progress>,
 }
-
-/// A partition on its way to the sink.
-struct Lane {
-    source: Source,
-    marks: Arc<PartitionMarks>,
-    delivered: i64,
-    /// Blocks in doubt, in order; without a payload once the budget is used up.
-    waiting: VecDeque<(Lsn, BlockHeader, Option<Block>)>,
-    stopped: bool,
-}
-
-/// The LSN of what was never logged: a planned block of direct mode.
-const PLANNED: Lsn = 0;
 
 #[derive(Default)]
 struct Batch {
@@ -422,33 +410,4 @@ impl Delivery {
         *lock(&self.parts.progress.last_receipt) = Some((clock::monotonic(), clock::cpu_seconds()));
         Ok(())
     }
-}
-
-impl Lane {
-    /// A block has ended its way, with a durable receipt or without delivery.
-    fn landed(&self, lsn: Lsn) {
-        if lsn == PLANNED {
-            self.marks.in_flight.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-}
-
-fn verdict(lane: &Lane, lsn: Lsn, header: &BlockHeader, options: &Options) -> Verdict {
-    if !options.dedupe {
-        return Verdict::Deliver;
-    }
-    // A plan is committed after its delivery, so it can't wait for the commit.
-    let fenced = options.fence && lsn != PLANNED;
-    let acked = fenced.then(|| lane.marks.acked.load(Ordering::Acquire));
-    let disowned = lane.marks.disowned();
-    fence::decide(header, &View { delivered: lane.delivered, acked, disowned: &disowned })
-}
-
-fn straddles(lane: &Lane, header: &BlockHeader) -> DeliveryError {
-    let (name, first, next, delivered) = (name(&lane.source), header.first, header.next, lane.delivered);
-    DeliveryError::Invariant(format!("{name}: block [{first}, {next}) begins below the delivered offset {delivered}"))
-}
-
-fn name(source: &Source) -> String {
-    format!("{}/{}", source.topic, source.partition.number)
 }

@@ -7,6 +7,7 @@ use crate::record::topics::Topic;
 use crate::record::{Partition, TopicId};
 use crate::wal::Entry;
 use rdkafka::error::RDKafkaErrorCode;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// How often topics are asked whether they are still the same.

@@ -1,7 +1,7 @@
 //! Which segments there are and how far they are durable: what readers in other threads need to know.
 
 use super::retention::Runs;
-use super::segment::wal_name;
+use super::segment::{Active, wal_name};
 use crate::record::Lsn;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,22 @@ pub struct Listed {
     pub runs: Runs,
     /// A successor follows: `end` does not move any more.
     pub sealed: bool,
+}
+
+impl Listed {
+    /// A segment that was just built.
+    pub fn of(active: &Active) -> Self {
+        Self {
+            number: active.number,
+            salt: active.salt,
+            first_lsn: active.first_lsn,
+            start: active.frames_start,
+            end: active.position,
+            len: active.capacity,
+            runs: Runs::default(),
+            sealed: false,
+        }
+    }
 }
 
 /// The segments by number. Written by the log's thread only.

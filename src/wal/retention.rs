@@ -22,6 +22,19 @@ pub struct Runs {
     blocks: u64,
 }
 
+/// A segment that is followed by another one.
+#[derive(Debug)]
+pub struct Sealed {
+    /// Number.
+    pub number: u64,
+    /// Bytes of the file.
+    pub len: u64,
+    /// LSN of its first frame.
+    pub first_lsn: Lsn,
+    /// Its blocks, summed up.
+    pub runs: Runs,
+}
+
 impl Runs {
     /// Notes the block with this frame header.
     pub fn note(&mut self, header: &FrameHeader) {

@@ -17,7 +17,7 @@ use super::format::{PAGE, page_up};
 use super::group::Group;
 use super::options::{Entropy, SPARES_FOR_BLOCKS};
 use super::rack::Rack;
-use super::retention::Runs;
+use super::retention::Sealed;
 use super::segment::{self, Active, Birth, write_zeros};
 use crate::config::Durability;
 use crate::io::{IoError, Storage};
@@ -27,19 +27,6 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// A segment that is followed by another one.
-#[derive(Debug)]
-pub struct Sealed {
-    /// Number.
-    pub number: u64,
-    /// Bytes of the file.
-    pub len: u64,
-    /// LSN of its first frame.
-    pub first_lsn: Lsn,
-    /// Its blocks, summed up.
-    pub runs: Runs,
-}
 
 /// What a writer is made of; recovery puts it together.
 #[derive(Debug)]
@@ -433,7 +420,7 @@ impl Writer {
 
     fn switch(&mut self, active: Active) {
         let parts = &mut self.parts;
-        parts.catalogue.put(listed(&active));
+        parts.catalogue.put(Listed::of(&active));
         let old = std::mem::replace(&mut parts.active, active);
         parts.catalogue.seal(old.number, old.position, &old.runs);
         parts.sealed.push_back(Sealed {
@@ -454,18 +441,4 @@ const WRITE: &str = "write";
 fn entry_error(error: PayloadError) -> WalError {
     let PayloadError { kind, reason } = error;
     WalError::Entry { kind, reason }
-}
-
-/// The catalogue's entry for a segment that was just built.
-pub fn listed(active: &Active) -> Listed {
-    Listed {
-        number: active.number,
-        salt: active.salt,
-        first_lsn: active.first_lsn,
-        start: active.frames_start,
-        end: active.position,
-        len: active.capacity,
-        runs: Runs::default(),
-        sealed: false,
-    }
 }

@@ -13,10 +13,11 @@ use crate::wal::format::frame::FRAME_HEADER;
 use crate::wal::format::{PAGE, page_up};
 use crate::wal::options::{Entropy, Options, SPARES};
 use crate::wal::rack::Rack;
+use crate::wal::retention::Sealed;
 use crate::wal::scan::segment::SegmentScan;
 use crate::wal::scan::survey::Survey;
 use crate::wal::segment::{self, Active, Birth, Copied, torn_name, wal_name};
-use crate::wal::writer::{Parts, Sealed, Writer, listed};
+use crate::wal::writer::{Parts, Writer};
 use bytes::Bytes;
 use std::io::IoSlice;
 use std::path::Path;
@@ -72,7 +73,7 @@ fn parts(
     let (rack, active) = made;
     segments.retain(|s| s.number < plan.number);
     let mut listing: Vec<Listed> = segments.iter().map(|s| sealed_entry(s, &plan)).collect();
-    listing.push(listed(&active));
+    listing.push(Listed::of(&active));
     let sealed = segments.into_iter().map(|s| Sealed {
         number: s.number,
         len: s.len,

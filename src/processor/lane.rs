@@ -1,0 +1,55 @@
+//! One partition on its way to the sink, and what is to be done with its next block.
+
+use super::delivery::{DeliveryError, Options};
+use super::fence::{self, Verdict, View};
+use crate::record::{Block, BlockHeader, Lsn};
+use crate::sink::Source;
+use crate::wal::PartitionMarks;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A partition on its way to the sink.
+pub(super) struct Lane {
+    pub source: Source,
+    pub marks: Arc<PartitionMarks>,
+    pub delivered: i64,
+    /// Blocks in doubt, in order; without a payload once the budget is used up.
+    pub waiting: VecDeque<(Lsn, BlockHeader, Option<Block>)>,
+    pub stopped: bool,
+}
+
+/// The LSN of what was never logged: a planned block of direct mode.
+pub(super) const PLANNED: Lsn = 0;
+
+impl Lane {
+    /// A block has ended its way, with a durable receipt or without delivery.
+    pub fn landed(&self, lsn: Lsn) {
+        if lsn == PLANNED {
+            self.marks.in_flight.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// What to do with a block now.
+pub(super) fn verdict(lane: &Lane, lsn: Lsn, header: &BlockHeader, options: &Options) -> Verdict {
+    if !options.dedupe {
+        return Verdict::Deliver;
+    }
+    // A plan is committed after its delivery, so it can't wait for the commit.
+    let fenced = options.fence && lsn != PLANNED;
+    let acked = fenced.then(|| lane.marks.acked.load(Ordering::Acquire));
+    let disowned = lane.marks.disowned();
+    fence::decide(header, &View { delivered: lane.delivered, acked, disowned: &disowned })
+}
+
+/// The error of a block that begins below what is delivered.
+pub(super) fn straddles(lane: &Lane, header: &BlockHeader) -> DeliveryError {
+    let (name, first, next, delivered) = (name(&lane.source), header.first, header.next, lane.delivered);
+    DeliveryError::Invariant(format!("{name}: block [{first}, {next}) begins below the delivered offset {delivered}"))
+}
+
+/// A partition for people.
+pub(super) fn name(source: &Source) -> String {
+    format!("{}/{}", source.topic, source.partition.number)
+}
