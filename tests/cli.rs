@@ -101,7 +101,7 @@ fn all_problems_come_at_once_from_every_layer() {
     assert_eq!(code, 78);
     for problem in [
         format!("kafka.receivers is 0, must be from 1 to 64 ({path}:2)"),
-        format!("wal.durability is \"maybe\", but there is only \"fsync\" ({path}:5)"),
+        format!("wal.durability is \"maybe\", must be one of fsync, os, memory ({path}:5)"),
         "memory.budget is 1MiB, must be from 16MiB to 64GiB (environment FOREBAY_MEMORY__BUDGET)".to_string(),
         "block.age is \"soon\", must be a duration with its unit, as in \"200ms\" (--set)".to_string(),
         "sink.target is \"files:out\", must be file:DIR, stdout or null (--sink)".to_string(),
