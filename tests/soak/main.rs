@@ -1,6 +1,6 @@
 //! Long runs against a real Apache Kafka, each started by its script in `scripts/` and each printing one JSON line.
 //!
-//! Without its name in `FOREBAY_SOAK` (`kill`, `two-instances`, `stall`, `bench`) a test does nothing.
+//! Without its name in `FOREBAY_SOAK` (`kill`, `kill-direct`, `two-instances`, `stall`, `bench`) a test does nothing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
