@@ -29,7 +29,7 @@ impl Default for Config {
                 format: Format::Jsonl,
                 roll_bytes: 256 * MIB,
                 roll_age: Duration::from_secs(600),
-                batch_bytes: 16 * MIB,
+                batch_bytes: 8 * MIB,
                 batch_age: Duration::from_millis(50),
             },
             server: Server {

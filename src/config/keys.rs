@@ -253,7 +253,7 @@ pub const KEYS: &[Key] = &[
     key(
         "block.age",
         Kind::Time(Duration::from_millis(1), SECOND.saturating_mul(10), |c| &mut c.block.age),
-        "A block is closed when its first record has waited this long: the price in latency for fewer syncs.",
+        "A block is closed when its first record has waited this long, or after 1 ms when the log has nothing else to do.",
     ),
     key(
         "block.max_record_bytes",
@@ -327,7 +327,7 @@ pub const KEYS: &[Key] = &[
     key(
         "sink.batch_age",
         Kind::Time(Duration::ZERO, SECOND.saturating_mul(10), |c| &mut c.sink.batch_age),
-        "How long a batch waits for more.",
+        "How long a batch waits for more at most; less when nothing more is there and the sink is fast.",
     ),
     key(
         "server.listen",

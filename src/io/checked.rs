@@ -120,6 +120,10 @@ impl File for CheckedFile {
         self.inner.read_at(position, buffer)
     }
 
+    fn write_out(&self, position: u64, len: u64) {
+        self.inner.write_out(position, len);
+    }
+
     fn len(&self) -> Result<u64, IoError> {
         self.inner.len()
     }

@@ -7,6 +7,7 @@ use super::{File, IoError, Storage};
 use rustix::fs::{self, FlockOperation};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -149,6 +150,11 @@ impl File for DiskFile {
             }
         }
         Ok(filled)
+    }
+
+    fn write_out(&self, position: u64, len: u64) {
+        // The kernel starts to write dirty pages of the range and does not wait for them. A refusal changes nothing.
+        let _ = rustix::fs::fadvise(&self.file, position, NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
     }
 
     fn len(&self) -> Result<u64, IoError> {

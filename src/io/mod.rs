@@ -87,6 +87,8 @@ pub trait File: Send + Sync + Debug {
     fn set_len(&self, len: u64) -> Result<(), IoError>;
     /// Makes contents and length durable (`fdatasync`). After an error the file must be given up: never retry.
     fn sync_data(&self) -> Result<(), IoError>;
+    /// A hint that these bytes will be synced soon and not read: they may be written out now. Promises nothing.
+    fn write_out(&self, _position: u64, _len: u64) {}
     /// True for a file of length zero.
     fn is_empty(&self) -> Result<bool, IoError> {
         Ok(self.len()? == 0)

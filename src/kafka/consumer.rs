@@ -5,7 +5,7 @@
 //! end-of-partition events as consumed). Never: it does not commit by itself and stores no offsets.
 
 use super::ffi::commit::{CommitQueue, Committed, Offer, Outcome, committed};
-use super::ffi::fetch::{Batch, FetchQueue, OwnQueue, Waker};
+use super::ffi::fetch::{Batch, FetchQueue, OwnQueue};
 use super::ffi::group::{self, Membership};
 use super::ffi::topics;
 use crate::record::TopicId;
@@ -195,11 +195,6 @@ impl Member {
         }
     }
 
-    /// A handle that ends a blocked [`Member::fetch`].
-    pub fn waker(&self) -> Waker<Context> {
-        self.fetch.waker()
-    }
-
     /// Answers [`Event::Assigned`] for partitions that are to be fetched, each from an offset. Also undoes a pause
     /// that survived an earlier assignment.
     pub fn assign(&self, starts: &[(Named, i64)]) -> Result<(), KafkaError> {
@@ -298,7 +293,7 @@ pub fn set_fetching(config: &mut ClientConfig, queue_bytes: usize) {
         .set("check.crcs", "true")
         .set("queued.max.messages.kbytes", (queue_bytes / 1024).max(1).to_string())
         // Small messages take several times their size in memory while they are queued.
-        .set("queued.min.messages", "25000")
+        .set("queued.min.messages", "20000")
         // librdkafka looks again only after a second when a queue was full.
         .set("fetch.queue.backoff.ms", "2");
 }

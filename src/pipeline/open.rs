@@ -29,7 +29,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 /// Idle buffers kept for blocks.
-const BUFFERS: usize = 32;
+const BUFFERS: usize = 16;
 /// Output files synced at a time.
 const SYNC_THREADS: usize = 8;
 /// Output files held open at a time.
@@ -133,7 +133,7 @@ fn wal_options(config: &Config, metrics: &Arc<Metrics>) -> wal::Options {
     options.segment_bytes = config.wal.segment_bytes;
     options.segment_age = config.wal.segment_age;
     options.max_bytes = config.wal.max_bytes;
-    options.feed_bytes = (config.memory.budget / 4) as usize;
+    options.feed_bytes = (config.memory.budget / 8) as usize;
     options.durability = config.wal.durability;
     options
 }
@@ -262,7 +262,7 @@ fn receiver_options(config: &Config, state: &State) -> receiver::Options {
             group: kafka.group.clone(),
             instance_id: kafka.static_membership.then(|| wal.to_string()),
             session_timeout: kafka.session_timeout,
-            queue_bytes: budget / 2,
+            queue_bytes: budget / 4,
             properties: kafka.properties.0.clone(),
         },
         limits: Limits {
@@ -277,6 +277,7 @@ fn receiver_options(config: &Config, state: &State) -> receiver::Options {
         block_age: config.block.age,
         open_bytes_max: budget / 8,
         queue_bytes_max: (budget / 8) as u64,
+        planned_bytes_max: (budget / 4) as u64,
         policy,
         warn_time_to_loss: kafka.warn_time_to_loss,
         exit_at_end: config.exit_at_end,

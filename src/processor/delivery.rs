@@ -6,6 +6,7 @@
 
 use super::Processor;
 use super::fence::Verdict;
+use super::gather::{self, Bounds, Gathered};
 use super::lane::{Lane, PLANNED, name, straddles, verdict};
 use super::log_view::LogView;
 use super::progress::lock;
@@ -29,9 +30,11 @@ pub const ROUTE: u16 = 0;
 /// How long the loop sleeps at most while nothing comes.
 const IDLE: Duration = Duration::from_millis(20);
 /// The same while blocks wait for their fence.
-const WAITING: Duration = Duration::from_millis(1);
+const WAITING: Duration = Duration::from_micros(500);
 /// Blocks held back at most before the feed is left alone.
 const WAITING_BLOCKS_MAX: usize = 10_000;
+/// No block got past its fence for so long: what is in doubt stays so for a while.
+const STUCK: Duration = Duration::from_millis(250);
 /// More segments than these are worth finishing outputs for…
 const SEGMENTS_MANY: usize = 16;
 /// …this often.
@@ -97,6 +100,10 @@ pub struct Delivery {
     waiting_blocks: usize,
     last_tick: Instant,
     last_freed: Instant,
+    /// When a block last got past its fence.
+    last_release: Instant,
+    /// When the last delivery ended, and what it took.
+    last_flush: (Instant, Duration),
 }
 
 impl Delivery {
@@ -111,6 +118,8 @@ impl Delivery {
             waiting_blocks: 0,
             last_tick,
             last_freed: last_tick,
+            last_release: last_tick,
+            last_flush: (last_tick, Duration::ZERO),
         }
     }
 
@@ -142,18 +151,18 @@ impl Delivery {
 
     fn round(&mut self) -> Result<(), DeliveryError> {
         self.release()?;
-        let item = if self.waiting_blocks < WAITING_BLOCKS_MAX {
+        let may_take = self.may_take();
+        let item = if may_take {
             self.parts.feed.next(self.patience())?
         } else {
             std::thread::sleep(WAITING);
             None
         };
-        let idle = item.is_none() && self.waiting_blocks < WAITING_BLOCKS_MAX;
+        let idle = item.is_none() && may_take;
         if let Some(item) = item {
             self.take(item)?;
         }
-        let due = self.batch.since.is_some_and(|since| since.elapsed() >= self.parts.options.batch_age);
-        if due || self.batch.bytes >= self.parts.options.batch_bytes {
+        if !self.batch.blocks.is_empty() && self.until_due(!idle).is_zero() {
             self.flush()?;
         }
         let open = self.waiting_blocks + self.batch.blocks.len();
@@ -171,6 +180,13 @@ impl Delivery {
         Ok(())
     }
 
+    /// While blocks get past the fence, the rest is left in the feed rather than read back later; when none do for a while,
+    /// the log goes on being read without keeping payloads.
+    fn may_take(&self) -> bool {
+        let room = self.waiting_bytes < self.parts.options.waiting_bytes;
+        self.waiting_blocks < WAITING_BLOCKS_MAX && (room || self.last_release.elapsed() >= STUCK)
+    }
+
     /// An open output of a quiet partition keeps its segment, and so all later ones: when they are many, or there is no
     /// space, outputs are finished before their time.
     fn must_free_segments(&mut self) -> bool {
@@ -183,9 +199,20 @@ impl Delivery {
     }
 
     fn patience(&self) -> Duration {
-        let batch = self.batch.since.map_or(IDLE, |since| self.parts.options.batch_age.saturating_sub(since.elapsed()));
         let waiting = if self.waiting_blocks > 0 { WAITING } else { IDLE };
-        batch.min(waiting)
+        if self.batch.blocks.is_empty() { waiting } else { self.until_due(false).min(waiting) }
+    }
+
+    /// How long what was gathered may wait for more.
+    fn until_due(&self, more: bool) -> Duration {
+        let Options { batch_bytes, batch_age, .. } = self.parts.options;
+        let gathered = Gathered {
+            bytes: self.batch.bytes,
+            age: self.batch.since.map(|since| since.elapsed()).unwrap_or_default(),
+            rested: self.last_flush.0.elapsed(),
+            took: self.last_flush.1,
+        };
+        gather::wait(&gathered, &Bounds { bytes: batch_bytes, age: batch_age }, more)
     }
 
     fn take(&mut self, item: FeedItem) -> Result<(), DeliveryError> {
@@ -272,6 +299,7 @@ impl Delivery {
                 }
                 let Some((lsn, header, block)) = lane.waiting.pop_front() else { break };
                 self.waiting_blocks -= 1;
+                self.last_release = Instant::now();
                 self.waiting_bytes -= block.as_ref().map_or(0, |block| block.payload.len());
                 if verdict == Verdict::Deliver {
                     // Later blocks are judged against what this one will have delivered.
@@ -358,6 +386,7 @@ impl Delivery {
         self.parts.metrics.records_delivered.inc_by(records);
         self.parts.metrics.bytes_delivered.inc_by(self.batch.bytes as u64);
         self.parts.metrics.blocks_delivered.inc_by(blocks.len() as u64);
+        self.last_flush = (Instant::now(), started.elapsed());
         for partition in std::mem::take(&mut self.batch).planned {
             if let Some(lane) = self.lanes.get(&partition) {
                 lane.landed(PLANNED);

@@ -6,6 +6,7 @@
 
 pub mod delivery;
 pub mod fence;
+mod gather;
 mod lane;
 mod log_view;
 pub mod progress;

@@ -15,7 +15,7 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Commits are at least this far apart; the next covers all that became durable meanwhile.
-const APART: Duration = Duration::from_millis(5);
+const APART: Duration = Duration::from_millis(1);
 /// The same when each would cover many records: then a commit more costs more than it saves in delay.
 const APART_BUSY: Duration = Duration::from_millis(25);
 /// The same after a refusal.

@@ -132,6 +132,8 @@ impl Receiver<'_> {
             return Ok(true);
         }
         let logged = self.shared.gaps.last(former).filter(|known| known.reason.starts_with(gap::RECREATION));
+        // What still waits of its former life would come behind the gap, or keep it waiting for space.
+        self.keep_durable(former)?;
         let read = self.shared.log.marks(former).durable();
         let finding = match &logged {
             Some(known) if known.first == known.next => return Ok(true),

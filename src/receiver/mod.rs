@@ -61,6 +61,8 @@ pub struct Options {
     pub open_bytes_max: usize,
     /// Bytes handed to the log and not yet durable above which nothing more is taken.
     pub queue_bytes_max: u64,
+    /// Direct mode: bytes of planned blocks that may wait for the sink before that bound begins to count them.
+    pub planned_bytes_max: u64,
     /// What the start table needs to know.
     pub policy: Policy,
     /// Warn when Kafka will drop unread records in less than this.

@@ -23,6 +23,8 @@ const QUEUE_BYTES_MAX: usize = 16 << 20;
 pub(super) const BATCH: usize = 4096;
 /// How long one round waits for records when none are there.
 const WAIT: Duration = Duration::from_millis(5);
+/// The same while a block is to be closed or a commit to be sent or answered.
+const WAIT_SHORT: Duration = Duration::from_millis(1);
 /// The same while nothing is taken.
 const HELD: Duration = Duration::from_millis(1);
 /// How often views, doubts and late partitions are looked at.
@@ -128,10 +130,12 @@ impl<'a> Receiver<'a> {
         }
         let now = Instant::now();
         match self.relieve(now)? {
+            Pressure::None if self.shared.log.is_crowded() => std::thread::sleep(HELD),
             Pressure::None if self.shared.governor.is_limited() => self.take_limited()?,
             Pressure::None => {
                 self.unlimited();
-                self.member.fetch(&mut self.batch, WAIT);
+                let wait = if self.is_awaiting() { WAIT_SHORT } else { WAIT };
+                self.member.fetch(&mut self.batch, wait);
                 self.take_batch(Instant::now())?;
             }
             Pressure::Hold | Pressure::Pause => std::thread::sleep(HELD),
@@ -142,6 +146,13 @@ impl<'a> Receiver<'a> {
             self.housekeeping()?;
         }
         Ok(())
+    }
+
+    /// True while something is due in a moment.
+    fn is_awaiting(&self) -> bool {
+        !self.commits.is_idle()
+            || !self.gathering.is_empty()
+            || self.lanes.iter().any(|lane| lane.slot.opened.is_some() || lane.durable < lane.slot.next)
     }
 
     /// Serves what the client has to say.
@@ -189,7 +200,9 @@ impl<'a> Receiver<'a> {
     fn relieve(&mut self, now: Instant) -> Result<Pressure, ReceiverError> {
         let log = &self.shared.log;
         let stalled = self.stalled.map(|since| now.duration_since(since));
-        let queued = log.queued_bytes() + log.planned_bytes() as u64;
+        // What is planned takes the place of what would wait in the log's feed.
+        let planned = (log.planned_bytes() as u64).saturating_sub(self.options.planned_bytes_max);
+        let queued = log.queued_bytes() + planned;
         let pressure = pressure::decide(queued, self.options.queue_bytes_max, log.is_full(), stalled);
         if let Some(failure) = log.failure() {
             return Err(crate::wal::WalError::Poisoned(failure).into());

@@ -13,7 +13,10 @@ use crate::record::{Block, Partition};
 use crate::wal::Entry;
 use rdkafka::error::RDKafkaErrorCode;
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A block is closed at this age when the log has nothing else to do.
+const EARLY: Duration = Duration::from_millis(1);
 
 impl Receiver<'_> {
     /// Takes what was fetched; returns records and bytes of payload.
@@ -247,9 +250,12 @@ impl Receiver<'_> {
         }
         let open: usize = self.lanes.iter().map(|lane| lane.slot.open_bytes()).sum();
         let all = open > self.options.open_bytes_max;
+        // A block waits for more only while the log is busy anyway.
+        let idle = self.shared.log.queued_bytes() == 0;
+        let age = if idle { self.options.block_age.min(EARLY) } else { self.options.block_age };
         for lane in 0..self.lanes.len() {
             let slot = &mut self.lanes[lane].slot;
-            let old = slot.opened.is_some_and(|opened| now.duration_since(opened) >= self.options.block_age);
+            let old = slot.opened.is_some_and(|opened| now.duration_since(opened) >= age);
             if (old || all)
                 && let Some(block) = slot.seal(&self.shared.pool)
             {

@@ -1,7 +1,9 @@
 //! The feed: durable blocks in LSN order, from memory while it lasts, else read back from the segments.
 //!
 //! Promises: a block is handed out only after its sync; memory is bounded in bytes, however long the backlog: beyond the
-//! budget only one place in the log is remembered. Corrupt bytes stop their partition, not the others.
+//! budget only one place in the log is remembered. Reading back costs more than waiting a moment, so while blocks are being
+//! taken the feed may hold up to twice its budget and asks the sources to wait ([`Handover::is_crowded`]); once nobody
+//! takes any, the log takes all that comes. Corrupt bytes stop their partition, not the others.
 
 use super::catalogue::{Catalogue, Location};
 use super::error::WalError;
@@ -17,6 +19,12 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Nothing was taken for so long: the sink stands still.
+const STANDSTILL: Duration = Duration::from_millis(250);
+
+/// What is to be read back counts as little below so many budgets.
+const SHORT: usize = 4;
 
 /// What the feed hands out. Cloning shares the payload.
 #[derive(Clone, Debug)]
@@ -42,10 +50,20 @@ struct Shelf {
     bytes: usize,
     /// Set: blocks from here on are read back.
     behind: Option<Location>,
+    /// Bytes of blocks to be read back, as far as they were counted.
+    behind_bytes: usize,
+    /// When a block was last taken out of memory.
+    taken: Option<Instant>,
     /// The next LSN to become durable.
     next_lsn: Lsn,
     failed: Option<Arc<WalError>>,
     is_closed: bool,
+}
+
+impl Shelf {
+    fn is_moving(&self) -> bool {
+        self.taken.is_some_and(|taken| taken.elapsed() < STANDSTILL)
+    }
 }
 
 /// Between the log's thread, which puts blocks in, and the feed.
@@ -63,7 +81,9 @@ impl Handover {
     /// Keeps at most `limit` bytes (or one block); reads back from `from` on, the log ends before `next_lsn`.
     pub fn new(limit: usize, from: Location, next_lsn: Lsn, metrics: Arc<Metrics>) -> Self {
         let behind = (from.lsn < next_lsn).then_some(from);
-        let shelf = Mutex::new(Shelf { behind, next_lsn, ..Shelf::default() });
+        // What an earlier life left was not counted: it is much.
+        let behind_bytes = if behind.is_some() { usize::MAX } else { 0 };
+        let shelf = Mutex::new(Shelf { behind, behind_bytes, next_lsn, ..Shelf::default() });
         Self { shelf, changed: Condvar::new(), limit, planned_bytes: AtomicUsize::new(0), metrics }
     }
 
@@ -74,14 +94,16 @@ impl Handover {
     /// Takes the blocks of a group that has just become durable; `next_lsn` follows its last frame.
     pub fn put<'a>(&self, blocks: impl Iterator<Item = (Location, &'a Block)>, next_lsn: Lsn) {
         let mut shelf = self.shelf();
+        let limit = if shelf.behind.is_none() && shelf.is_moving() { 2 * self.limit } else { self.limit };
         for (location, block) in blocks {
             let bytes = block.payload.len();
-            let fits = shelf.bytes + bytes <= self.limit || shelf.queue.is_empty();
+            let fits = shelf.bytes + bytes <= limit || shelf.queue.is_empty();
             if shelf.behind.is_none() && fits {
                 shelf.queue.push_back((location.lsn, block.clone()));
                 shelf.bytes += bytes;
             } else {
                 shelf.behind.get_or_insert(location);
+                shelf.behind_bytes = shelf.behind_bytes.saturating_add(bytes);
                 self.metrics.feed_spilled_blocks.inc();
             }
         }
@@ -106,6 +128,15 @@ impl Handover {
     /// Bytes of planned blocks announced and not handed out yet.
     pub fn planned_bytes(&self) -> usize {
         self.planned_bytes.load(Ordering::Relaxed)
+    }
+
+    /// True while the budget is used up and blocks are being taken: it is worth waiting a moment before more is logged.
+    pub fn is_crowded(&self) -> bool {
+        let shelf = self.shelf();
+        // A short way back is worth making up first; a long one is what the log is for.
+        let little =
+            if shelf.behind.is_some() { shelf.behind_bytes < SHORT * self.limit } else { shelf.bytes > self.limit };
+        little && shelf.is_moving()
     }
 
     /// Nothing more is handed out: the log is poisoned.
@@ -219,6 +250,7 @@ impl Feed {
             }
             if let Some((lsn, block)) = shelf.queue.pop_front() {
                 shelf.bytes -= block.payload.len();
+                shelf.taken = Some(Instant::now());
                 return Ok(Taken::Item(FeedItem::Block { lsn, block }));
             }
             if let Some(location) = shelf.behind {
@@ -246,8 +278,12 @@ impl Feed {
         let mut shelf = self.handover.shelf();
         // Under the lock: what becomes durable from now on goes into memory again.
         if matches!(step, Step::CaughtUp) && cursor.at.lsn == shelf.next_lsn {
-            shelf.behind = None;
+            (shelf.behind, shelf.behind_bytes) = (None, 0);
         } else {
+            if let Step::Item(FeedItem::Block { block, .. }) = &step {
+                shelf.taken = Some(Instant::now());
+                shelf.behind_bytes = shelf.behind_bytes.saturating_sub(block.payload.len());
+            }
             shelf.behind = Some(cursor.at);
             self.cursor = Some(cursor);
         }

@@ -231,6 +231,11 @@ impl Log {
         (self.shared.sent.load(Ordering::Relaxed) + self.shared.queued.load(Ordering::Relaxed)) as u64
     }
 
+    /// True while what is durable waits for a sink that is at work: to wait a moment costs less than to read it back.
+    pub fn is_crowded(&self) -> bool {
+        self.shared.handover.is_crowded()
+    }
+
     /// Why nothing more is written. After this nothing unacknowledged may be delivered.
     pub fn failure(&self) -> Option<Arc<WalError>> {
         self.shared.failure.get().cloned()

@@ -10,12 +10,17 @@ use crate::io::{IoError, Storage};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Kept free of the quota, at most and as a part of it: what the file system adds to the lengths of files (extents,
 /// directories) and the dedupe table's own files.
 const RESERVE_MAX: u64 = 4 << 20;
 const RESERVE_PART: u64 = 64;
+
+/// So many spares are kept of what is retired: a burst retires several segments at once.
+const SPARES_KEPT: usize = 8;
+/// How long one missing spare is waited for.
+const RETIRES_WITHIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
 struct Shelf {
@@ -23,6 +28,8 @@ struct Shelf {
     made: u64,
     /// Bytes of segments and spares.
     used: u64,
+    /// When a spare was last taken.
+    taken: Option<Instant>,
     short: bool,
     /// Retired segments, number and bytes, whose files are to be recycled or removed.
     retired: VecDeque<(u64, u64)>,
@@ -63,7 +70,10 @@ impl Rack {
 
     /// Takes a spare for use. Its name is durable.
     pub fn take(&self) -> Option<String> {
-        let spare = self.shelf().ready.pop();
+        let mut shelf = self.shelf();
+        let spare = shelf.ready.pop();
+        shelf.taken = Some(Instant::now());
+        drop(shelf);
         self.changed.notify_all();
         spare
     }
@@ -237,10 +247,23 @@ impl Rack {
             if self.is_done() {
                 return Ok(());
             }
-            if !self.work(pause)? {
+            let worked = if self.may_wait() { self.take_in_retired()? } else { self.work(pause)? };
+            if !worked {
                 self.wait(LOOK_AGAIN);
             }
         }
+    }
+
+    /// With only one spare missing it is worth waiting a moment for a segment to be retired: a new spare costs writing all
+    /// of it.
+    fn may_wait(&self) -> bool {
+        let shelf = self.shelf();
+        shelf.ready.len() + 1 == SPARES && shelf.taken.is_some_and(|taken| taken.elapsed() < RETIRES_WITHIN)
+    }
+
+    /// Retired segments are kept as spares up to this number; more where there is no quota that they would use up.
+    fn kept(&self) -> usize {
+        if self.max_bytes.is_none() { SPARES_KEPT } else { SPARES }
     }
 
     fn is_done(&self) -> bool {
@@ -253,7 +276,7 @@ impl Rack {
     fn recycle(&self, number: u64, len: u64) -> Result<(), WalError> {
         let path = self.dir.join(wal_name(number));
         let name = recycled_name(number);
-        let wanted = len == self.segment_bytes && self.ready() < SPARES;
+        let wanted = len == self.segment_bytes && self.ready() < self.kept();
         if wanted {
             self.storage.rename(&path, &self.dir.join(&name))?;
         } else {

@@ -10,7 +10,7 @@ use rdkafka::bindings as rd;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The queue that fetched messages of all assigned partitions arrive in.
@@ -74,11 +74,6 @@ impl<C: ConsumerContext> FetchQueue<C> {
         // SAFETY: both queues are alive.
         unsafe { rd::rd_kafka_queue_forward(own.ptr, self.queue.ptr) }
     }
-
-    /// A handle that makes a blocked [`FetchQueue::consume`] return at once, from any thread.
-    pub fn waker(&self) -> Waker<C> {
-        Waker { queue: Arc::downgrade(&self.queue) }
-    }
 }
 
 /// Takes messages out of a queue that is alive.
@@ -111,21 +106,6 @@ impl Drop for OwnQueue {
     fn drop(&mut self) {
         // SAFETY: the reference is ours and is given up once.
         unsafe { rd::rd_kafka_queue_destroy(self.ptr) }
-    }
-}
-
-/// Wakes a blocked [`FetchQueue::consume`]; does nothing once the queue is gone.
-pub struct Waker<C: ConsumerContext + 'static> {
-    queue: Weak<Queue<C>>,
-}
-
-impl<C: ConsumerContext> Waker<C> {
-    /// Makes the blocked call return, or the next one if none is blocked.
-    pub fn wake(&self) {
-        if let Some(queue) = self.queue.upgrade() {
-            // SAFETY: the queue is alive while `queue` is; the call is thread-safe.
-            unsafe { rd::rd_kafka_queue_yield(queue.ptr) }
-        }
     }
 }
 

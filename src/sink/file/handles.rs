@@ -11,6 +11,9 @@ use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Writes of this size begin to go to the disk at once, so that the sync has less to wait for.
+const WRITE_OUT: usize = 256 << 10;
+
 #[derive(Debug)]
 struct Handle {
     file: Arc<dyn File>,
@@ -71,7 +74,11 @@ impl Handles {
         };
         handle.used = self.clock;
         handle.dirty = true;
-        handle.file.write_at(position, &[IoSlice::new(bytes)])
+        handle.file.write_at(position, &[IoSlice::new(bytes)])?;
+        if bytes.len() >= WRITE_OUT {
+            handle.file.write_out(position, bytes.len() as u64);
+        }
+        Ok(())
     }
 
     /// Syncs every file written to since the last call, each once. Several at a time where that is asked for: the file
