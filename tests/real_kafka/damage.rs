@@ -72,9 +72,9 @@ fn a_run_stops_at_an_acknowledged_damaged_block() {
     let (topic, group) = (unique("stop-at-damage"), unique("group"));
     kafka.create_topic(&topic, 1, &[]);
     kafka.fill(&topic, 1, 0, 20_000, 200);
-    // A sink that waits for more keeps everything acknowledged and undelivered; the kill keeps it so.
+    // A pipe that nobody reads keeps everything acknowledged and undelivered; the kill keeps it so.
     let run = Run::new(kafka, &topic, &group, scratch.path()).set("sink.format=raw");
-    let process = run.clone().set("sink.batch_age=10s").spawn();
+    let process = run.clone().stdout_sink().spawn();
     crate::common::wait_for("commit of everything", crate::common::process::LIMIT, || {
         (kafka.committed(&group, &topic, 1) == [Some(20_000)]).then_some(())
     });
