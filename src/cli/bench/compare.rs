@@ -62,8 +62,10 @@ pub(super) fn run(args: &CompareArgs) -> Result<Report, Failure> {
     let usage = |error: String| Failure::new(USAGE, anyhow!(error));
     let room = Room { memory: memory_available() / 4, records: PROBE_RECORDS };
     let mut plan = plan::plan(args, room).map_err(usage)?;
-    let common =
-        Common { brokers: String::new(), set: args.set.clone(), properties: properties(&args.set).map_err(usage)? };
+    // What was asked for comes later and wins.
+    let embedded = args.brokers.is_none().then(|| format!("kafka.properties.{}", latency::EMBEDDED_WAIT));
+    let set: Vec<String> = embedded.into_iter().chain(args.set.iter().cloned()).collect();
+    let common = Common { brokers: String::new(), properties: properties(&set).map_err(usage)?, set };
     let folder = scratch(args.dir.as_deref())?;
     let io = |error| Failure::new(IO, anyhow::Error::new(error));
     let syncs = disk::quick(folder.path(), &stop)?;

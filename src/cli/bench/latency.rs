@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 /// Settings of the measured process: nothing waits for more to come.
 const SETTINGS: [&str; 2] = ["sink.batch_age=0s", "sink.format=raw"];
 /// The embedded broker answers an empty fetch only after the whole wait, also if a record comes meanwhile.
-const EMBEDDED_WAIT: &str = "fetch.wait.max.ms=2";
+pub(super) const EMBEDDED_WAIT: &str = "fetch.wait.max.ms=2";
 const PARTITIONS: u64 = 4;
 /// After the first record has come, this long is not measured.
 const WARM: Duration = Duration::from_millis(500);
