@@ -115,7 +115,20 @@ mod tests {
         open.kafka.fence = Fence::None;
         let mut foreign = file();
         foreign.kafka.on_foreign_commit = OnForeignCommit::Kafka;
-        for (config, word) in [(config(Target::Stdout), "stdout"), (open, "fence"), (foreign, "on_foreign_commit")] {
+        let (mut direct, mut os, mut memory) = (file(), file(), file());
+        direct.mode = Mode::Direct;
+        assert_eq!(guarantee(&direct).once, Once::ExactlyOnce, "alone");
+        direct.kafka.instances = 2;
+        (os.wal.durability, memory.wal.durability) = (Durability::Os, Durability::Memory);
+        let lower = [
+            (config(Target::Stdout), "stdout"),
+            (open, "fence"),
+            (foreign, "on_foreign_commit"),
+            (direct, "several instances"),
+            (os, "durability is os"),
+            (memory, "durability is memory"),
+        ];
+        for (config, word) in lower {
             assert_eq!(guarantee(&config).once, Once::AtLeastOnce);
             assert!(unmet(&config).is_some_and(|text| text.contains(word)), "{word}");
             let relaxed = Config { require: Require::None, ..config };
