@@ -42,6 +42,8 @@ pub struct Metrics {
     pub wal_groups: Counter,
     /// Syncs of segment files.
     pub wal_fsyncs: Counter,
+    /// Writes and syncs of the log that failed and were survived.
+    pub wal_failed_syncs: Counter,
     /// How long a sync of a segment took.
     pub wal_fsync_seconds: Latencies,
     /// Segments that exist, spares not counted.
@@ -147,6 +149,8 @@ impl Metrics {
             wal_bytes_appended: names.counter("wal_bytes_appended", "Bytes appended to the log"),
             wal_groups: names.counter("wal_groups", "Groups of frames made durable together"),
             wal_fsyncs: names.counter("wal_fsyncs", "Syncs of the log"),
+            wal_failed_syncs: names
+                .counter("wal_failed_syncs", "Writes and syncs of the log that failed: it went on in another segment"),
             wal_fsync_seconds: names.latencies("wal_fsync", "Duration of a sync of the log"),
             wal_segments: names.gauge("wal_segments", "Segments of the log"),
             wal_bytes: names.gauge("wal_bytes", "Bytes the log occupies"),

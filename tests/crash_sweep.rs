@@ -363,9 +363,11 @@ fn a_power_cut_at_every_operation_of_every_recovery() {
 
 #[test]
 fn an_io_error_at_every_operation_then_a_kill_and_a_power_cut() {
+    let mut survived = 0;
     for op in 0..operations() {
         let (failed, result) = run_until(op, Sim::fail_at);
-        assert!(result.is_err(), "operation {op} failed unseen");
+        // A failed write or sync of a file's contents is survived in the next segment.
+        survived += u64::from(result.is_ok());
         with_context(&format!("operation {op}"), || {
             let mut killed = failed.on(failed.sim.kill());
             killed.verify();
@@ -379,6 +381,8 @@ fn an_io_error_at_every_operation_then_a_kill_and_a_power_cut() {
             }
         });
     }
+    assert!(survived > 20, "{survived} failures were survived");
+    assert!(survived < operations(), "not even a failed directory sync stopped it");
 }
 
 /// A deterministic generator (`SplitMix64`).

@@ -287,26 +287,6 @@ fn a_block_larger_than_a_segment_waits_for_space_and_receipts_pass() {
 }
 
 #[test]
-fn after_a_failed_sync_nothing_more_is_logged_or_handed_out() {
-    let sim = Sim::new(5);
-    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
-    let mut settings = options(Path::new("/wal"));
-    settings.idle = LONG;
-    let opened = start(&storage, settings);
-    let (log, mut feed) = (opened.log, opened.feed);
-    log.append_synced(vec![owned(P)]).unwrap();
-    wait_until("spares are ready", || log.status().spares >= 3);
-    // The write is one operation, the sync the next.
-    sim.fail_at(sim.operations() + 1);
-    let error = log.append_synced(vec![block(P, 0, 100)]).unwrap_err();
-    assert_eq!((error.class(), error.exit_code()), (ErrorClass::Poisoned, 74));
-    assert!(log.failure().is_some());
-    assert!(matches!(feed.next(LONG), Err(WalError::Poisoned(_))));
-    assert!(matches!(log.append(block(P, 1, 100)), Err(WalError::Poisoned(_))));
-    assert!(log.close().is_err());
-}
-
-#[test]
 fn everyone_is_told_after_each_sync() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options(dir.path());

@@ -1,7 +1,8 @@
 //! The rack of spares: files prepared for the next segments, and what becomes of retired ones.
 //!
 //! Promises: a spare was written with zeros or used before, at full length, and its name is durable before anything in
-//! it is overwritten. No space is not an error here, it is remembered ([`Rack::is_short`]).
+//! it is overwritten. No space is not an error here, it is remembered ([`Rack::is_short`]). A spare that can't be written or
+//! synced is given up; the second one in a row is an error.
 
 use super::error::WalError;
 use super::options::SPARES;
@@ -33,6 +34,10 @@ struct Shelf {
     short: bool,
     /// Retired segments, number and bytes, whose files are to be recycled or removed.
     retired: VecDeque<(u64, u64)>,
+    /// Segments whose files are not used again: a write or sync of them failed.
+    suspect: Vec<u64>,
+    /// Spares in a row that could not be written or synced.
+    failed: u32,
     stopped: bool,
 }
 
@@ -84,6 +89,22 @@ impl Rack {
         self.changed.notify_all();
     }
 
+    /// Removes a spare that could not be written or synced.
+    pub fn discard(&self, spare: &str) -> Result<(), WalError> {
+        let path = self.dir.join(spare);
+        let len = self.storage.open(&path, false)?.len()?;
+        self.storage.unlink(&path)?;
+        self.storage.sync_dir(&self.dir)?;
+        self.shrank(len);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// The file of this segment is removed when it retires.
+    pub fn never_reuse(&self, number: u64) {
+        self.shelf().suspect.push(number);
+    }
+
     /// Spares that can be taken now.
     pub fn ready(&self) -> usize {
         self.shelf().ready.len()
@@ -129,7 +150,7 @@ impl Rack {
     }
 
     /// Makes one more spare if some are missing; true if one was made. `pause` is called between the pieces that are
-    /// written. A failed sync is an error; no space is not.
+    /// written.
     fn prepare(&self, pause: &mut dyn FnMut()) -> Result<bool, WalError> {
         let number = {
             let mut shelf = self.shelf();
@@ -157,7 +178,7 @@ impl Rack {
         Ok(is_made)
     }
 
-    /// Makes a spare of a length; `None` if there is no space.
+    /// Makes a spare of a length; `None` if there is no space, or if it could not be written for the first time in a row.
     pub fn make(&self, stem: &str, bytes: u64, pause: &mut dyn FnMut()) -> Result<Option<String>, WalError> {
         const PIECE: u64 = 4 << 20;
         let name = self.free_name(stem)?;
@@ -181,12 +202,18 @@ impl Rack {
         }
         self.storage.rename(&unfinished, &finished)?;
         self.storage.sync_dir(&self.dir)?;
+        self.shelf().failed = 0;
         Ok(Some(name))
     }
 
     fn give_up(&self, path: &Path, error: IoError) -> Result<Option<String>, WalError> {
         if !error.is_full() {
-            return Err(error.into());
+            let mut shelf = self.shelf();
+            shelf.failed += 1;
+            if shelf.failed > 1 {
+                return Err(error.into());
+            }
+            tracing::error!("a spare segment is given up: {error}");
         }
         self.storage.unlink(path)?;
         self.storage.sync_dir(&self.dir)?;
@@ -276,7 +303,8 @@ impl Rack {
     fn recycle(&self, number: u64, len: u64) -> Result<(), WalError> {
         let path = self.dir.join(wal_name(number));
         let name = recycled_name(number);
-        let wanted = len == self.segment_bytes && self.ready() < self.kept();
+        let is_sound = !self.shelf().suspect.contains(&number);
+        let wanted = is_sound && len == self.segment_bytes && self.ready() < self.kept();
         if wanted {
             self.storage.rename(&path, &self.dir.join(&name))?;
         } else {
@@ -290,6 +318,7 @@ impl Rack {
         } else {
             shelf.used = shelf.used.saturating_sub(len);
         }
+        shelf.suspect.retain(|suspect| *suspect != number);
         shelf.short &= shelf.ready.len() < SPARES;
         drop(shelf);
         self.changed.notify_all();

@@ -1,16 +1,18 @@
 //! The writer: frames into groups, groups into segments. One owner, `&mut self`, no locks, no threads, no clock.
 //!
 //! Promises: when [`Writer::append`] returns, what it counts is durable; each sync ends on a 4 KiB boundary; a byte of a
-//! segment is written once. After a failed sync or write it is poisoned and refuses everything; a write that fails for
-//! want of space ends the segment at its last synced frame instead, and the log goes on in the next one.
+//! segment is written once. A failed sync or write ends the segment at its last synced frame and is never tried again
+//! there: the same entries, still in memory, go into the next segment. If that one fails too, or a directory's sync, the
+//! writer is poisoned and refuses everything.
 
-use super::catalogue::{Catalogue, Listed, Location};
+mod roll;
+
+use super::catalogue::{Catalogue, Location};
 use super::error::WalError;
 use super::fold::Admission;
 use super::format::entry::Entry;
 use super::format::footer::{self, IndexEntry};
 use super::format::frame::Kind;
-use super::format::header::Predecessor;
 use super::format::payload::PayloadError;
 use super::format::state::State;
 use super::format::{PAGE, page_up};
@@ -18,7 +20,7 @@ use super::group::Group;
 use super::options::{Entropy, SPARES_FOR_BLOCKS};
 use super::rack::Rack;
 use super::retention::Sealed;
-use super::segment::{self, Active, Birth, write_zeros};
+use super::segment::{Active, write_zeros};
 use crate::config::Durability;
 use crate::io::{IoError, Storage};
 use crate::metrics::Metrics;
@@ -63,12 +65,21 @@ pub struct Writer {
     group: Group,
     is_idle: bool,
     is_poisoned: bool,
+    /// Writes and syncs that failed since the last group became durable.
+    failures: u32,
 }
 
 impl Writer {
     /// A writer of these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, admission: Admission::default(), group: Group::default(), is_idle: true, is_poisoned: false }
+        Self {
+            parts,
+            admission: Admission::default(),
+            group: Group::default(),
+            is_idle: true,
+            is_poisoned: false,
+            failures: 0,
+        }
     }
 
     /// The fold of everything durable.
@@ -137,12 +148,25 @@ impl Writer {
         entries: &[Entry],
         taken: &mut dyn FnMut(&Self, usize),
     ) -> Result<usize, WalError> {
+        loop {
+            if let Some(count) = self.append_once(entries, taken)? {
+                return Ok(count);
+            }
+        }
+    }
+
+    /// `None`: a write or sync failed, and the segment is ended. The entries are as they were: the next segment is theirs.
+    fn append_once(
+        &mut self,
+        entries: &[Entry],
+        taken: &mut dyn FnMut(&Self, usize),
+    ) -> Result<Option<usize>, WalError> {
         self.group.clear();
         if self.is_poisoned {
             return Err(WalError::Closed);
         }
         if entries.is_empty() || !self.make_room(&entries[0])? {
-            return Ok(0);
+            return Ok(Some(0));
         }
         let count = self.fitting(entries);
         self.check(&entries[..count]);
@@ -156,23 +180,18 @@ impl Writer {
             taken(self, count);
             self.write(position, entries).map_err(|error| self.poison(error.into()))?;
             self.show_written();
-            return Ok(count);
+            return Ok(Some(count));
         }
-        match self.write(position, entries) {
-            Ok(()) => {}
-            Err(error) if error.is_full() && error.operation != SYNC => {
-                // Positions are not used twice: the segment ends at its last synced frame.
-                self.parts.active.is_closed = true;
-                self.parts.active.index.truncate(blocks_before);
-                self.group.clear();
-                return Ok(0);
-            }
-            Err(error) => return Err(self.poison(error.into())),
+        if let Err(error) = self.write(position, entries) {
+            let is_full = error.is_full() && error.operation != SYNC;
+            self.end_here(error, blocks_before)?;
+            return Ok(is_full.then_some(0));
         }
+        self.failures = 0;
         self.take_over(&entries[..count], seal)?;
         self.show_written();
         taken(self, count);
-        Ok(count)
+        Ok(Some(count))
     }
 
     /// Readers may read up to here.
@@ -187,31 +206,6 @@ impl Writer {
             self.append(&[Entry::Idle])?;
         }
         Ok(())
-    }
-
-    /// Goes on in the next segment. False, and nothing happened, if there is no spare.
-    pub fn roll(&mut self) -> Result<bool, WalError> {
-        if self.is_poisoned {
-            return Err(WalError::Closed);
-        }
-        let Some(spare) = self.parts.rack.take() else {
-            return Ok(false);
-        };
-        if !self.parts.active.is_closed {
-            self.seal()?;
-        }
-        let built = self.build_successor(&spare);
-        let active = match built {
-            Ok(active) => active,
-            Err(WalError::Io(error)) if error.is_full() && error.operation == WRITE => {
-                self.parts.active.is_closed = true;
-                self.parts.rack.put_back(spare);
-                return Ok(false);
-            }
-            Err(error) => return Err(self.poison(error)),
-        };
-        self.switch(active);
-        Ok(true)
     }
 
     /// Clean stop: everything logged lies below the end that a fresh, empty successor declares.
@@ -373,70 +367,9 @@ impl Writer {
         self.is_idle = matches!(entries.last(), Some(Entry::Idle)) || entries.is_empty();
         Ok(())
     }
-
-    /// Writes and syncs the footer, if there is room for it.
-    fn seal(&mut self) -> Result<(), WalError> {
-        let active = &self.parts.active;
-        let need = footer::reserve(active.index.len());
-        if active.position + need > active.capacity {
-            return Ok(());
-        }
-        self.group.clear();
-        self.encode(&[], true)?;
-        match self.write(self.parts.active.position, &[]) {
-            Ok(()) => {
-                self.take_over(&[], true)?;
-                self.show_written();
-                Ok(())
-            }
-            Err(error) if error.is_full() && error.operation != SYNC => Ok(()),
-            Err(error) => Err(self.poison(error.into())),
-        }
-    }
-
-    fn build_successor(&mut self, spare: &str) -> Result<Active, WalError> {
-        let salt = self.parts.entropy.number()?;
-        let parts = &self.parts;
-        let old = &parts.active;
-        let predecessor = Predecessor {
-            number: old.number,
-            salt: old.salt,
-            end_lsn: parts.next_lsn,
-            end_position: old.position,
-            digest: old.digest.clone().finalize(),
-        };
-        let birth = Birth {
-            number: old.number + 1,
-            salt,
-            first_lsn: parts.next_lsn,
-            retired_below: parts.state.retired_below,
-            predecessor,
-            state: &parts.state,
-            tail: &[],
-        };
-        let file = parts.storage.open(&parts.dir.join(spare), true)?;
-        segment::build(parts.storage.as_ref(), &parts.dir, spare, file, &birth)
-    }
-
-    fn switch(&mut self, active: Active) {
-        let parts = &mut self.parts;
-        parts.catalogue.put(Listed::of(&active));
-        let old = std::mem::replace(&mut parts.active, active);
-        parts.catalogue.seal(old.number, old.position, &old.runs);
-        parts.sealed.push_back(Sealed {
-            number: old.number,
-            len: old.capacity,
-            first_lsn: old.first_lsn,
-            runs: old.runs,
-        });
-        parts.metrics.wal_segments.set(parts.sealed.len() as i64 + 1);
-        parts.metrics.wal_bytes.set(parts.rack.used() as i64);
-        self.is_idle = true;
-    }
 }
 
 const SYNC: &str = "sync";
-const WRITE: &str = "write";
 
 fn entry_error(error: PayloadError) -> WalError {
     let PayloadError { kind, reason } = error;
