@@ -1,7 +1,7 @@
 //! What each setting is when nobody sets it. The reference is generated from these values.
 
 use super::{
-    Block, Config, Controller, Direct, Durability, Fence, Format, Handover, Kafka, Log, LogFormat, LogLevel, MIB,
+    Block, Config, Controller, Direct, Durability, Fence, Format, GIB, Handover, Kafka, Log, LogFormat, LogLevel, MIB,
     Memory, Mode, OnForeignCommit, OnGap, Properties, Rate, Require, Server, Sink, Start, Stop, Wal,
 };
 use std::net::SocketAddr;
@@ -23,6 +23,7 @@ impl Default for Config {
                 segment_age: Duration::from_secs(600),
                 max_bytes: None,
                 durability: Durability::Fsync,
+                verify_at_start: GIB,
             },
             sink: Sink {
                 target: None,

@@ -298,6 +298,12 @@ pub const KEYS: &[Key] = &[
          loses what was acknowledged in the last half minute or so); `memory`, at once (a kill loses what was \
          acknowledged and not delivered).",
     ),
+    key(
+        "wal.verify_at_start",
+        Kind::Bytes(0, 1024 * 1024 * GIB, |c| &mut c.wal.verify_at_start),
+        "So much of the log, the newest segments, is verified byte by byte before anything is delivered; older segments \
+         are taken by their headers and footers, and each block is verified when it is read.",
+    ),
     key("sink.target", Kind::Target(|c| &mut c.sink.target), "`file:DIR`, `stdout` or `null`. Required."),
     key(
         "sink.format",

@@ -251,6 +251,8 @@ pub struct Wal {
     pub max_bytes: Option<u64>,
     /// What "durable" means.
     pub durability: Durability,
+    /// Bytes of the newest segments that are read in full at a start.
+    pub verify_at_start: u64,
 }
 
 /// `wal.durability`

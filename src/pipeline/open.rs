@@ -117,7 +117,8 @@ fn drop_plans(log: &Log, state: &State) -> Result<(), Error> {
 /// Says what recovery found.
 fn report(report: &wal::RecoveryReport) {
     let wal::RecoveryReport { is_new, segments, frames, copied, removed, .. } = report;
-    tracing::info!(is_new, segments, frames, copied, removed = removed.len(), "the log is open");
+    let (removed, unverified) = (removed.len(), report.unverified.len());
+    tracing::info!(is_new, segments, frames, copied, removed, unverified, "the log is open");
     if let Some(torn) = &report.torn {
         let (path, position) = (torn.path.display(), torn.position);
         tracing::info!("a torn tail was cut: {path} at byte {position}; nothing of it was acknowledged");
@@ -135,6 +136,7 @@ fn wal_options(config: &Config, metrics: &Arc<Metrics>) -> wal::Options {
     options.max_bytes = config.wal.max_bytes;
     options.feed_bytes = (config.memory.budget / 8) as usize;
     options.durability = config.wal.durability;
+    options.verify_bytes = config.wal.verify_at_start;
     options
 }
 

@@ -37,6 +37,8 @@ pub struct Listed {
     pub runs: Runs,
     /// A successor follows: `end` does not move any more.
     pub sealed: bool,
+    /// Its frames were written by this process, or looked at when the log was opened.
+    pub verified: bool,
 }
 
 impl Listed {
@@ -51,6 +53,7 @@ impl Listed {
             len: active.capacity,
             runs: Runs::default(),
             sealed: false,
+            verified: true,
         }
     }
 }

@@ -7,10 +7,11 @@
 
 use super::catalogue::{Catalogue, Location};
 use super::error::WalError;
+use super::format::footer::IndexEntry;
 use super::format::frame::{FRAME_HEADER, FrameHeader, Kind};
 use super::format::state::State;
 use super::scan::finding::CorruptBlock;
-use super::scan::{BadPart, Damage, Piece, Scanner};
+use super::scan::{BadPart, Damage, Piece, Scanner, index};
 use crate::io::Storage;
 use crate::metrics::Metrics;
 use crate::record::{Block, Lsn, Partition};
@@ -358,8 +359,11 @@ impl Feed {
         let Some(header) = damage.header else {
             let inside =
                 |c: &&CorruptBlock| c.segment == segment && damage.position <= c.position && c.position < damage.end;
-            let known: Vec<_> = self.corrupt.iter().filter(inside).cloned().collect();
-            if known.is_empty() && damage.lsn > self.settled.lsn {
+            let mut known: Vec<_> = self.corrupt.iter().filter(inside).cloned().collect();
+            let unseen = damage.lsn > self.settled.lsn || !self.catalogue.get(segment).is_some_and(|s| s.verified);
+            if let Some(index) = self.index(segment, damage.position).filter(|_| known.is_empty() && unseen) {
+                known = self.lost(segment, damage, &index);
+            } else if known.is_empty() && unseen {
                 let (position, lsn) = (damage.position, Some(damage.lsn));
                 return Err(WalError::corrupt(&path, position, lsn, damage.reason.clone()));
             }
@@ -383,6 +387,33 @@ impl Feed {
             first: header.first,
             next: header.next,
         })))
+    }
+
+    /// The footer's blocks, if a footer follows the position.
+    fn index(&self, segment: u64, after: u64) -> Option<Vec<IndexEntry>> {
+        let listed = self.catalogue.get(segment).filter(|s| s.sealed)?;
+        let file = self.storage.open(&self.catalogue.path(segment), false).ok()?;
+        index::find(&file, listed.salt, after, listed.end).map(|index| index.blocks)
+    }
+
+    /// The blocks in a damaged place that are still to be delivered.
+    fn lost(&self, segment: u64, damage: &Damage, index: &[IndexEntry]) -> Vec<CorruptBlock> {
+        let inside = |e: &&IndexEntry| damage.position <= e.position && e.position < damage.end;
+        let settled = |e: &&IndexEntry| {
+            e.lsn <= self.settled.lsn && self.settled.is_range_settled(e.partition(), e.lsn, &e.range())
+        };
+        let corrupt = index.iter().filter(inside).filter(|e| !settled(e)).map(|e| CorruptBlock {
+            path: self.catalogue.path(segment),
+            segment,
+            position: e.position,
+            end: e.position + u64::from(e.length),
+            lsn: e.lsn,
+            partition: e.partition(),
+            tenure: e.tenure,
+            first: e.first,
+            next: e.next,
+        });
+        corrupt.collect()
     }
 
     /// Only the zeros behind the payload are damaged.

@@ -284,11 +284,17 @@ impl State {
 
     /// True if the block will never be delivered, or is delivered on the default route.
     pub fn is_settled(&self, lsn: Lsn, block: &BlockHeader) -> bool {
-        let Some(state) = self.partitions.get(&block.partition) else {
+        let (tenure, first, next) = (block.tenure, block.first, block.next);
+        self.is_range_settled(block.partition, lsn, &TenureRange { tenure, first, next })
+    }
+
+    /// [`State::is_settled`] of a block by its range.
+    pub fn is_range_settled(&self, partition: Partition, lsn: Lsn, range: &TenureRange) -> bool {
+        let Some(state) = self.partitions.get(&partition) else {
             return false;
         };
-        let given_up = |d: &Disowned| lsn < d.lsn && d.covers(block.tenure, block.first);
-        block.next <= state.delivered() || state.disowned.iter().any(given_up)
+        let given_up = |d: &Disowned| lsn < d.lsn && d.covers(range.tenure, range.first);
+        range.next <= state.delivered() || state.disowned.iter().any(given_up)
     }
 }
 

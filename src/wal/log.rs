@@ -94,12 +94,15 @@ pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, WalEr
     });
     let (requests, receiver) = mpsc::channel();
     let worker = Worker::new(writer, options, receiver, Arc::clone(&shared));
+    // Whichever thread ends last gives the directory free.
+    let lock = Arc::new(lock);
+    let preparers = Arc::clone(&lock);
     let threads = Mutex::new(vec![
         spawn("wal", &shared, &rack, move || {
             worker.run();
             drop(lock);
         })?,
-        spawn_preparer(&rack, &shared)?,
+        spawn_preparer(&rack, &shared, preparers)?,
     ]);
     let corrupt = report.corrupt.clone();
     let feed = Feed::new(Arc::clone(&storage), Arc::clone(&catalogue), handover, state.clone(), corrupt);
@@ -108,13 +111,18 @@ pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, WalEr
     Ok(Opened { log: Log { requests, shared, inner }, feed, state, report })
 }
 
-fn spawn_preparer(rack: &Arc<Rack>, shared: &Arc<Shared>) -> Result<JoinHandle<()>, WalError> {
+fn spawn_preparer(
+    rack: &Arc<Rack>,
+    shared: &Arc<Shared>,
+    lock: Arc<Box<dyn Send + Sync>>,
+) -> Result<JoinHandle<()>, WalError> {
     const PAUSE: Duration = Duration::from_millis(1);
     let (racked, failed) = (Arc::clone(rack), Arc::clone(shared));
     spawn("wal-spares", shared, rack, move || {
         if let Err(error) = racked.run(&mut || std::thread::sleep(PAUSE)) {
             failed.fail(error);
         }
+        drop(lock);
     })
 }
 

@@ -33,6 +33,9 @@ pub struct Options {
     pub feed_bytes: usize,
     /// An `Idle` frame follows the last group after this time. Default 100 ms.
     pub idle: Duration,
+    /// At a start the newest segments are verified byte by byte, so many bytes of them; older ones are taken by their
+    /// headers, states and footers, and verified as they are read. Default 1 GiB.
+    pub verify_bytes: u64,
     /// When an entry counts as durable. Weaker than the default, acknowledged entries can be lost: see [`Durability`].
     pub durability: Durability,
     /// Where the log counts.
@@ -54,6 +57,7 @@ impl Options {
             group_bytes: 8 << 20,
             feed_bytes: 32 << 20,
             idle: Duration::from_millis(100),
+            verify_bytes: 1 << 30,
             durability: Durability::Fsync,
             metrics,
             on_durable: None,

@@ -6,7 +6,9 @@
 
 use super::frame::{FRAME_HEADER, FrameHeader};
 use super::payload::{self, PayloadError};
+use super::state::TenureRange;
 use super::{MAX_PAYLOAD, PAGE};
+use crate::record::Partition;
 use serde::{Deserialize, Serialize};
 
 const ENTRY_BYTES: u64 = 56;
@@ -37,6 +39,16 @@ pub struct IndexEntry {
 }
 
 impl IndexEntry {
+    /// Its partition.
+    pub fn partition(&self) -> Partition {
+        Partition { topic: self.topic, number: self.partition }
+    }
+
+    /// Its offsets and their tenure.
+    pub fn range(&self) -> TenureRange {
+        TenureRange { tenure: self.tenure, first: self.first, next: self.next }
+    }
+
     /// The entry for a block's frame header.
     pub fn of(header: &FrameHeader) -> Self {
         Self {

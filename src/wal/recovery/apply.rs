@@ -109,6 +109,7 @@ fn sealed_entry(scan: &SegmentScan, plan: &Plan) -> Listed {
         len: scan.len,
         runs: scan.runs.clone(),
         sealed: true,
+        verified: scan.verified,
     }
 }
 

@@ -36,6 +36,8 @@ pub struct RecoveryReport {
     pub corrupt: Vec<CorruptBlock>,
     /// Damage that loses nothing, and damage of delivered blocks.
     pub problems: Vec<Finding>,
+    /// Old segments whose frames were not looked at yet: to be verified while the log is open.
+    pub unverified: Vec<u64>,
     /// Segments that came back after their retirement, or were not removed before a crash; removed now.
     pub removed: Vec<u64>,
 }
@@ -71,7 +73,7 @@ pub fn recover(storage: &Arc<dyn Storage>, options: &Options) -> Result<Recovere
     let path = dir.join(LOCK);
     let lock = storage.lock(&path)?.ok_or(WalError::Locked { path })?;
     sync_everything(storage.as_ref(), dir)?;
-    let survey = survey::survey(storage.as_ref(), dir)?;
+    let survey = survey::survey_newest(storage.as_ref(), dir, options.verify_bytes)?;
     if let Some(refusal) = survey.refusal() {
         return Err(refusal.clone().into_error());
     }
@@ -105,6 +107,7 @@ fn report(survey: &Survey, plan: &plan::Plan) -> RecoveryReport {
         torn: None,
         problems: damage.filter(stops).cloned().collect(),
         corrupt,
+        unverified: survey.segments.iter().filter(|s| !s.verified).map(|s| s.number).collect(),
         removed: survey.dropped.clone(),
     }
 }

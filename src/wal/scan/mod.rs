@@ -4,7 +4,10 @@
 //! segment is verified; a length is believed only after the header that carries it was.
 
 pub mod finding;
+pub mod index;
+pub mod quick;
 pub mod segment;
+mod spread;
 pub mod states;
 pub mod survey;
 pub mod window;

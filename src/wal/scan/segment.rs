@@ -3,12 +3,12 @@
 
 use super::finding::{CorruptBlock, Finding};
 use super::states::{self, States};
-use super::{BadPart, Damage, Piece, Scanner, block_range};
+use super::{BadPart, Damage, Piece, Scanner, block_range, index};
 use crate::io::File;
 use crate::record::{BlockHeader, Lsn, Partition};
 use crate::wal::format::FRAMES_START;
 use crate::wal::format::entry::Entry;
-use crate::wal::format::footer::{self, IndexEntry};
+use crate::wal::format::footer::IndexEntry;
 use crate::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind};
 use crate::wal::format::header::{Predecessor, SegmentHeader};
 use crate::wal::format::state::{State, TenureRange};
@@ -88,9 +88,33 @@ pub struct SegmentScan {
     pub torn_at: Option<u64>,
     /// Something in it is damaged (a torn tail is not damage).
     pub damaged: bool,
+    /// Every byte up to its end was looked at.
+    pub verified: bool,
 }
 
 impl SegmentScan {
+    /// Nothing is known yet but the header.
+    pub fn unread(segment: &Segment) -> Self {
+        Self {
+            number: segment.number,
+            path: segment.path.clone(),
+            len: segment.len,
+            header: segment.header,
+            sealed: false,
+            frames: 0,
+            end: FRAMES_START,
+            next_lsn: segment.header.first_lsn,
+            runs: Runs::default(),
+            frames_start: FRAMES_START,
+            start_cut: None,
+            cut: None,
+            tail: Vec::new(),
+            torn_at: None,
+            damaged: false,
+            verified: true,
+        }
+    }
+
     /// True if it holds a frame above `built_end`.
     pub fn has_own_frames(&self) -> bool {
         self.end > self.header.built_end
@@ -106,6 +130,9 @@ pub struct Bounds<'a> {
     /// Asks whether a later segment has a good `State`.
     pub later_state: &'a dyn Fn() -> bool,
 }
+
+/// What is said of a `State` that is whole and not what the frames before it add up to.
+pub const DIFFERS: &str = "the state differs from the fold of the frames before it";
 
 /// Scans; adds to the fold, the findings and the corrupt blocks.
 pub fn scan(
@@ -159,23 +186,7 @@ impl<'a> Pass<'a> {
         findings: &'a mut Vec<Finding>,
         corrupt: &'a mut Vec<CorruptBlock>,
     ) -> Self {
-        let scan = SegmentScan {
-            number: segment.number,
-            path: segment.path.clone(),
-            len: segment.len,
-            header: segment.header,
-            sealed: bounds.sealed.is_some(),
-            frames: 0,
-            end: FRAMES_START,
-            next_lsn: segment.header.first_lsn,
-            runs: Runs::default(),
-            frames_start: FRAMES_START,
-            start_cut: None,
-            cut: None,
-            tail: Vec::new(),
-            torn_at: None,
-            damaged: false,
-        };
+        let scan = SegmentScan { sealed: bounds.sealed.is_some(), ..SegmentScan::unread(segment) };
         Self { segment, bounds, fold, findings, corrupt, before: None, scan }
     }
 
@@ -196,8 +207,7 @@ impl<'a> Pass<'a> {
         };
         let differs = self.fold.state.as_ref().is_some_and(|folded| folded != state);
         if differs && !self.fold.broken {
-            let reason = "the state differs from the fold of the frames before it";
-            self.report(Verdict::Report, FRAMES_START, lsn, None, reason);
+            self.report(Verdict::Report, FRAMES_START, lsn, None, DIFFERS);
         }
         self.fold.state = Some(state.clone());
         self.fold.broken = false;
@@ -351,23 +361,10 @@ impl<'a> Pass<'a> {
             let block = header.kind == Kind::Block;
             return Some(if block { vec![IndexEntry::of(header)] } else { Vec::new() });
         }
-        let index = self.find_footer(damage)?;
+        let end = self.bounds.sealed?.end_position;
+        let index = index::find(&self.segment.file, self.segment.header.salt, damage.position, end)?;
         let inside = |e: &IndexEntry| damage.position <= e.position && e.position < damage.end;
-        Some(index.into_iter().filter(inside).collect())
-    }
-
-    fn find_footer(&self, damage: &Damage) -> Option<Vec<IndexEntry>> {
-        let limit = self.bounds.sealed?.end_position;
-        let (file, salt) = (Arc::clone(&self.segment.file), self.segment.header.salt);
-        let mut scanner = Scanner::new(file, salt, damage.end, damage.end_lsn, limit);
-        while let Some(piece) = scanner.next_piece() {
-            if let Piece::Frame(header, payload) = piece
-                && header.kind == Kind::Footer
-            {
-                return footer::decode(payload).ok();
-            }
-        }
-        None
+        Some(index.blocks.into_iter().filter(inside).collect())
     }
 
     fn padded(&mut self, damage: &Damage) {
@@ -387,9 +384,8 @@ impl<'a> Pass<'a> {
 
     fn lose(&mut self, damage: &Damage, blocks: &[IndexEntry], verdict: Verdict) {
         for lost in blocks {
-            let (topic, number) = (lost.topic, lost.partition);
-            let partition = Partition { topic, number };
-            let (tenure, first, next) = (lost.tenure, lost.first, lost.next);
+            let partition = lost.partition();
+            let TenureRange { tenure, first, next } = lost.range();
             let range = Some((partition, first, next));
             self.report(verdict, lost.position, Some(lost.lsn), range, &damage.reason);
             self.corrupt.push(CorruptBlock {
@@ -404,7 +400,7 @@ impl<'a> Pass<'a> {
                 next,
             });
             self.scan.frames += 1;
-            self.scan.runs.note_range(partition, lost.lsn, TenureRange { tenure, first, next });
+            self.scan.runs.note_range(partition, lost.lsn, lost.range());
             if let Some(block) = damage.header.and_then(|h| h.block())
                 && let Err(reason) = self.fold_block(lost.lsn, &block)
             {

@@ -1,0 +1,52 @@
+//! A sealed segment by its header, its states and its footer alone, so that a long log opens at once. Never writes.
+//!
+//! Promises: anything that does not fit together is `None`, and the segment is scanned instead. Never: it does not look at
+//! the frames of blocks; whoever reads them verifies them.
+
+use super::index::{self, Index};
+use super::segment::{Segment, SegmentScan};
+use super::states;
+use crate::wal::format::header::Predecessor;
+use crate::wal::retention::Runs;
+
+/// What [`super::segment::scan`] would find of an undamaged segment whose successor declares this.
+pub fn scan(segment: &Segment, declared: &Predecessor) -> Option<SegmentScan> {
+    let end = declared.end_position;
+    if end > segment.len {
+        return None;
+    }
+    let states = states::read(&segment.file, &segment.header, end);
+    let start = states.end.filter(|_| states.bad.is_empty() && states.state.is_some())?;
+    let index = index::find(&segment.file, segment.header.salt, start, end)?;
+    let first_lsn = segment.header.first_lsn;
+    fits(&index, start, first_lsn..declared.end_lsn).then(|| SegmentScan {
+        frames: declared.end_lsn - first_lsn,
+        end,
+        next_lsn: declared.end_lsn,
+        runs: runs(&index),
+        frames_start: start,
+        sealed: true,
+        verified: false,
+        ..SegmentScan::unread(segment)
+    })
+}
+
+fn fits(index: &Index, start: u64, lsns: std::ops::Range<u64>) -> bool {
+    let (mut position, mut lsn) = (start, lsns.start);
+    for block in &index.blocks {
+        let end = block.position.saturating_add(u64::from(block.length));
+        if block.position < position || block.lsn < lsn || block.lsn >= lsns.end || end > index.position {
+            return false;
+        }
+        (position, lsn) = (end, block.lsn + 1);
+    }
+    true
+}
+
+fn runs(index: &Index) -> Runs {
+    let mut runs = Runs::default();
+    for block in &index.blocks {
+        runs.note_range(block.partition(), block.lsn, block.range());
+    }
+    runs
+}
