@@ -72,6 +72,16 @@ impl Sim {
         self.machine().capacity = bytes;
     }
 
+    /// True if the disk has a limit.
+    pub fn is_limited(&self) -> bool {
+        self.machine().capacity.is_some()
+    }
+
+    /// Bytes in all files.
+    pub fn used(&self) -> u64 {
+        self.machine().image.used()
+    }
+
     /// A new machine with the disk as a power cut leaves it, by the choices of `seed`.
     #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
@@ -109,6 +119,11 @@ impl Sim {
     /// From now on keeps the disk as it is before each changing operation, and in the middle of each write.
     pub fn watch(&self) {
         self.machine().moments = Some(Vec::new());
+    }
+
+    /// Keeps nothing any more.
+    pub fn watch_no_more(&self) {
+        self.machine().moments = None;
     }
 
     /// What was kept since the last call, in order: the number of the operation, and a machine that was stopped there.
@@ -281,8 +296,15 @@ struct SimFile {
 
 impl File for SimFile {
     fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
-        let bytes: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
-        let written = self.sim.machine().write(self.number, position, &bytes);
+        let joined: Vec<u8>;
+        let bytes: &[u8] = match slices {
+            [one] => one,
+            _ => {
+                joined = slices.iter().map(|slice| &slice[..]).collect::<Vec<_>>().concat();
+                &joined
+            }
+        };
+        let written = self.sim.machine().write(self.number, position, bytes);
         written.map_err(|e| IoError::at("write", &self.path, position, e))
     }
 
