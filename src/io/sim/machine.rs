@@ -2,7 +2,8 @@
 //!
 //! Promises: every changing operation is numbered and passes [`Machine::begin`]; a stopped machine changes nothing.
 
-use super::image::{Directory, Entry, Image, Inode, Random};
+use super::image::{Directory, Entry, Image};
+use super::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Error, ErrorKind};
 use std::ops::Range;
@@ -21,6 +22,8 @@ pub(super) struct Machine {
     pub capacity: Option<u64>,
     pub unreadable: BTreeMap<usize, Range<u64>>,
     pub locks: BTreeSet<PathBuf>,
+    /// The disk at each moment it could have stopped, while that is watched.
+    pub moments: Option<Vec<(u64, Image)>>,
 }
 
 /// How much of an operation takes place.
@@ -47,6 +50,7 @@ impl Machine {
             capacity,
             unreadable: BTreeMap::new(),
             locks: BTreeSet::new(),
+            moments: None,
         }
     }
 
@@ -54,6 +58,9 @@ impl Machine {
     fn begin(&mut self) -> Result<Fate, Error> {
         self.check_up()?;
         let number = self.operations;
+        if let Some(moments) = &mut self.moments {
+            moments.push((number, self.image.clone()));
+        }
         self.operations += 1;
         if self.crash_at == Some(number) {
             self.down = true;
@@ -82,7 +89,7 @@ impl Machine {
 
     pub fn entry(&self, path: &Path) -> Option<Entry> {
         let (dir, name) = split(path);
-        self.image.directories.get(dir).and_then(|d| d.names.get(&name)).copied()
+        self.image.directory(dir).and_then(|d| d.names.get(&name)).copied()
     }
 
     pub fn file(&self, path: &Path) -> Result<usize, Error> {
@@ -94,7 +101,7 @@ impl Machine {
     }
 
     pub fn directory(&mut self, dir: &Path) -> Result<&mut Directory, Error> {
-        self.image.directories.get_mut(dir).ok_or_else(|| ErrorKind::NotFound.into())
+        self.image.directory_mut(dir).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
     pub fn create(&mut self, path: &Path) -> Result<(), Error> {
@@ -102,9 +109,9 @@ impl Machine {
             return Err(ErrorKind::AlreadyExists.into());
         }
         let (dir, name) = split(path);
-        let number = self.image.inodes.len();
+        self.directory(dir)?;
+        let number = self.image.add_inode();
         self.directory(dir)?.link(name, Entry::File(number));
-        self.image.inodes.push(Inode::default());
         Ok(())
     }
 
@@ -133,14 +140,19 @@ impl Machine {
 
     pub fn write(&mut self, number: usize, position: u64, bytes: &[u8]) -> Result<(), Error> {
         let fate = self.begin()?;
-        let old = self.image.inodes[number].cache.len() as u64;
+        let old = self.image.inode(number).cache.len() as u64;
         let growth = (position + bytes.len() as u64).saturating_sub(old);
         let missing = growth.saturating_sub(self.free());
         let fits = bytes.len() - (missing as usize).min(bytes.len());
         let part = self.random.below(fits + 1);
         let written = if fate == Fate::Done { fits } else { part };
+        if let Some(moments) = &mut self.moments {
+            let mut image = self.image.clone();
+            image.inode_mut(number).write(position as usize, &bytes[..part]);
+            moments.push((self.operations - 1, image));
+        }
         if written > 0 {
-            self.image.inodes[number].write(position as usize, &bytes[..written]);
+            self.image.inode_mut(number).write(position as usize, &bytes[..written]);
         }
         self.check_up()?;
         match fate {
@@ -152,7 +164,7 @@ impl Machine {
 
     pub fn sync(&mut self, number: usize) -> Result<(), Error> {
         let fate = self.begin()?;
-        let inode = &mut self.image.inodes[number];
+        let inode = self.image.inode_mut(number);
         match fate {
             Fate::Done | Fate::Stops { happened: true } => inode.sync(),
             Fate::Fails => inode.sync_and_fail(&mut self.random),
@@ -163,14 +175,14 @@ impl Machine {
 
     pub fn read(&self, number: usize, position: u64, buffer: &mut [u8]) -> Result<usize, Error> {
         self.check_up()?;
-        let bytes = &self.image.inodes[number].cache;
-        let start = (position as usize).min(bytes.len());
-        let end = (start + buffer.len()).min(bytes.len());
-        if self.unreadable.get(&number).is_some_and(|r| r.start < end as u64 && position < r.end) {
+        let inode = self.image.inode(number);
+        let start = (position as usize).min(inode.cache.len());
+        let end = (start + buffer.len()).min(inode.cache.len());
+        let is_planned = self.unreadable.get(&number).is_some_and(|r| r.start < end as u64 && position < r.end);
+        if is_planned || !inode.can_read(start, end) {
             return Err(Error::from_raw_os_error(EIO));
         }
-        buffer[..end - start].copy_from_slice(&bytes[start..end]);
-        Ok(end - start)
+        Ok(inode.cache.read(start, buffer))
     }
 
     pub fn free(&self) -> u64 {

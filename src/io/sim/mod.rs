@@ -9,13 +9,17 @@
 //! for one. Only names inside one directory can be renamed.
 
 mod image;
+mod inode;
 mod machine;
+mod pages;
+mod random;
 
 use super::{File, IoError, SYNC_DIR, Storage};
-use image::{Directory, Entry, Image, Random};
+use image::{Entry, Image};
+use inode::Harm;
 use machine::{Machine, split};
+use random::Random;
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hasher};
 use std::io::{ErrorKind, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -68,11 +72,31 @@ impl Sim {
         self.machine().capacity = bytes;
     }
 
+    /// True if the disk has a limit.
+    pub fn is_limited(&self) -> bool {
+        self.machine().capacity.is_some()
+    }
+
+    /// Bytes in all files.
+    pub fn used(&self) -> u64 {
+        self.machine().image.used()
+    }
+
     /// A new machine with the disk as a power cut leaves it, by the choices of `seed`.
     #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
+        self.after_power_cut(seed, Harm::Garbage)
+    }
+
+    /// [`Sim::crash`] in which pages on their way may also become unreadable, until they are written again.
+    #[must_use]
+    pub fn crash_unreadably(&self, seed: u64) -> Self {
+        self.after_power_cut(seed, Harm::Unreadable)
+    }
+
+    fn after_power_cut(&self, seed: u64, harm: Harm) -> Self {
         let machine = self.machine();
-        let image = machine.image.after_power_cut(&mut Random(seed));
+        let image = machine.image.after_power_cut(&mut Random(seed), harm);
         Self::around(image, seed, machine.capacity)
     }
 
@@ -84,6 +108,32 @@ impl Sim {
         Self::around(machine.image.clone(), machine.random.0, machine.capacity)
     }
 
+    /// [`Sim::kill`], after which clean pages leave the cache: where a sync failed, readers see what the medium has.
+    #[must_use]
+    pub fn kill_and_evict(&self, seed: u64) -> Self {
+        let killed = self.kill();
+        killed.machine().image.evict(&mut Random(seed));
+        killed
+    }
+
+    /// From now on keeps the disk as it is before each changing operation, and in the middle of each write.
+    pub fn watch(&self) {
+        self.machine().moments = Some(Vec::new());
+    }
+
+    /// Keeps nothing any more.
+    pub fn watch_no_more(&self) {
+        self.machine().moments = None;
+    }
+
+    /// What was kept since the last call, in order: the number of the operation, and a machine that was stopped there.
+    pub fn take_moments(&self) -> Vec<(u64, Self)> {
+        let mut machine = self.machine();
+        let capacity = machine.capacity;
+        let moments = machine.moments.as_mut().map(std::mem::take).unwrap_or_default();
+        moments.into_iter().map(|(operation, image)| (operation, Self::around(image, operation, capacity))).collect()
+    }
+
     /// An independent copy of the whole machine.
     #[must_use]
     pub fn snapshot(&self) -> Self {
@@ -92,9 +142,7 @@ impl Sim {
 
     /// A hash of names and contents, visible and pending: equal for machines that can't be told apart.
     pub fn hash(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.machine().image.hash_into(&mut hasher);
-        hasher.finish()
+        self.machine().image.hash()
     }
 
     /// Makes reads that touch these bytes of the file fail.
@@ -109,8 +157,8 @@ impl Sim {
     pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Result<(), IoError> {
         let mut machine = self.machine();
         let number = machine.file(path).map_err(|e| IoError::new("open", path, e))?;
-        let inode = &mut machine.image.inodes[number];
-        let mut bytes = inode.cache.clone();
+        let inode = machine.image.inode_mut(number);
+        let mut bytes = inode.cache.to_vec();
         change(&mut bytes);
         inode.set_len(0);
         inode.write(0, &bytes);
@@ -122,10 +170,10 @@ impl Sim {
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let machine = self.machine();
         let mut files = BTreeMap::new();
-        for (path, directory) in &machine.image.directories {
+        for (path, directory) in machine.image.directories() {
             for (name, entry) in &directory.names {
                 if let Entry::File(number) = entry {
-                    files.insert(path.join(name), machine.image.inodes[*number].cache.clone());
+                    files.insert(path.join(name), machine.image.inode(*number).cache.to_vec());
                 }
             }
         }
@@ -140,7 +188,7 @@ impl Sim {
         let (parent, name) = split(dir);
         let made = self.machine().atomic(|m| {
             m.directory(parent)?.link(name, Entry::Directory);
-            m.image.directories.insert(dir.to_path_buf(), Directory::default());
+            m.image.add_directory(dir);
             Ok(())
         });
         made.map_err(|e| IoError::new("create directory", dir, e))
@@ -190,7 +238,7 @@ impl Storage for Sim {
         // As on the real disk: the deepest existing directory is synced again, the others as they are made.
         let missing: Vec<&Path> = {
             let machine = self.machine();
-            let exists = |d: &Path| machine.image.directories.contains_key(d);
+            let exists = |d: &Path| machine.image.directory(d).is_some();
             dir.ancestors().take_while(|d| !exists(d)).collect()
         };
         let existing = missing.last().map_or(Some(dir), |d| d.parent());
@@ -207,7 +255,7 @@ impl Storage for Sim {
     fn exists(&self, path: &Path) -> Result<bool, IoError> {
         let machine = self.machine();
         machine.check_up().map_err(|e| IoError::new("look up", path, e))?;
-        Ok(machine.entry(path).is_some() || machine.image.directories.contains_key(path))
+        Ok(machine.entry(path).is_some() || machine.image.directory(path).is_some())
     }
 
     fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, IoError> {
@@ -248,8 +296,15 @@ struct SimFile {
 
 impl File for SimFile {
     fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
-        let bytes: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
-        let written = self.sim.machine().write(self.number, position, &bytes);
+        let joined: Vec<u8>;
+        let bytes: &[u8] = match slices {
+            [one] => one,
+            _ => {
+                joined = slices.iter().map(|slice| &slice[..]).collect::<Vec<_>>().concat();
+                &joined
+            }
+        };
+        let written = self.sim.machine().write(self.number, position, bytes);
         written.map_err(|e| IoError::at("write", &self.path, position, e))
     }
 
@@ -261,16 +316,16 @@ impl File for SimFile {
     fn len(&self) -> Result<u64, IoError> {
         let machine = self.sim.machine();
         machine.check_up().map_err(|e| IoError::new("measure", &self.path, e))?;
-        Ok(machine.image.inodes[self.number].cache.len() as u64)
+        Ok(machine.image.inode(self.number).cache.len() as u64)
     }
 
     fn set_len(&self, len: u64) -> Result<(), IoError> {
         let set = self.sim.machine().atomic(|m| {
-            let growth = len.saturating_sub(m.image.inodes[self.number].cache.len() as u64);
+            let growth = len.saturating_sub(m.image.inode(self.number).cache.len() as u64);
             if growth > m.free() {
                 return Err(ErrorKind::StorageFull.into());
             }
-            m.image.inodes[self.number].set_len(len as usize);
+            m.image.inode_mut(self.number).set_len(len as usize);
             Ok(())
         });
         set.map_err(|e| IoError::at("set length of", &self.path, len, e))
