@@ -189,6 +189,8 @@ impl Life {
         options.segment_bytes = SEGMENT_BYTES;
         // Salts are never used twice, and follow from what happened.
         options.seed = Some(self.sim.hash() ^ self.starts.wrapping_mul(7919) ^ self.expected.key);
+        // Every other start takes the older segments by their footers.
+        options.verify_bytes = if self.starts.is_multiple_of(2) { 0 } else { u64::MAX };
         options
     }
 
