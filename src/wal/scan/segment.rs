@@ -2,14 +2,15 @@
 //! Never writes.
 
 use super::finding::{CorruptBlock, Finding};
+use super::lost;
 use super::states::{self, States};
-use super::{BadPart, Damage, Piece, Scanner, block_range};
+use super::{BadPart, Damage, Piece, Scanner, block_range, read_payload};
 use crate::io::File;
 use crate::record::{BlockHeader, Lsn, Partition};
 use crate::wal::format::FRAMES_START;
 use crate::wal::format::entry::Entry;
-use crate::wal::format::footer::{self, IndexEntry};
-use crate::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind};
+use crate::wal::format::footer::IndexEntry;
+use crate::wal::format::frame::{FrameHeader, Kind};
 use crate::wal::format::header::{Predecessor, SegmentHeader};
 use crate::wal::format::state::{State, TenureRange};
 use crate::wal::recovery::table::{self, Evidence, Kafka, Part, Verdict};
@@ -347,27 +348,8 @@ impl<'a> Pass<'a> {
 
     /// The blocks in a damaged place, if it can be known which they were.
     fn lost_blocks(&self, damage: &Damage) -> Option<Vec<IndexEntry>> {
-        if let Some(header) = &damage.header {
-            let block = header.kind == Kind::Block;
-            return Some(if block { vec![IndexEntry::of(header)] } else { Vec::new() });
-        }
-        let index = self.find_footer(damage)?;
-        let inside = |e: &IndexEntry| damage.position <= e.position && e.position < damage.end;
-        Some(index.into_iter().filter(inside).collect())
-    }
-
-    fn find_footer(&self, damage: &Damage) -> Option<Vec<IndexEntry>> {
-        let limit = self.bounds.sealed?.end_position;
-        let (file, salt) = (Arc::clone(&self.segment.file), self.segment.header.salt);
-        let mut scanner = Scanner::new(file, salt, damage.end, damage.end_lsn, limit);
-        while let Some(piece) = scanner.next_piece() {
-            if let Piece::Frame(header, payload) = piece
-                && header.kind == Kind::Footer
-            {
-                return footer::decode(payload).ok();
-            }
-        }
-        None
+        let limit = self.bounds.sealed.map(|by| by.end_position);
+        lost::blocks(&self.segment.file, self.segment.header.salt, damage, limit)
     }
 
     fn padded(&mut self, damage: &Damage) {
@@ -378,31 +360,19 @@ impl<'a> Pass<'a> {
             return;
         }
         self.note_tail(&header);
-        let mut payload = vec![0; header.payload_len as usize];
-        let at = header.position + FRAME_HEADER as u64;
-        if self.segment.file.read_at(at, &mut payload).is_ok() {
+        if let Ok(payload) = read_payload(self.segment.file.as_ref(), &header) {
             self.fold_frame(&header, &payload);
         }
     }
 
     fn lose(&mut self, damage: &Damage, blocks: &[IndexEntry], verdict: Verdict) {
         for lost in blocks {
-            let (topic, number) = (lost.topic, lost.partition);
-            let partition = Partition { topic, number };
-            let (tenure, first, next) = (lost.tenure, lost.first, lost.next);
+            let (path, header) = (&self.segment.path, &self.segment.header);
+            let block = CorruptBlock::new(path, self.segment.number, header.salt, lost, damage.header);
+            let (partition, tenure, first, next) = (block.partition, block.tenure, block.first, block.next);
             let range = Some((partition, first, next));
             self.report(verdict, lost.position, Some(lost.lsn), range, &damage.reason);
-            self.corrupt.push(CorruptBlock {
-                path: self.segment.path.clone(),
-                segment: self.segment.number,
-                position: lost.position,
-                end: lost.position + u64::from(lost.length),
-                lsn: lost.lsn,
-                partition,
-                tenure,
-                first,
-                next,
-            });
+            self.corrupt.push(block);
             self.scan.frames += 1;
             self.scan.runs.note_range(partition, lost.lsn, TenureRange { tenure, first, next });
             if let Some(block) = damage.header.and_then(|h| h.block())
