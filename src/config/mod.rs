@@ -251,6 +251,10 @@ pub struct Wal {
     pub max_bytes: Option<u64>,
     /// What "durable" means.
     pub durability: Durability,
+    /// Bytes a second of sealed segments that are read again; 0: none.
+    pub scrub_rate: u64,
+    /// A segment is read again so often.
+    pub scrub_every: Duration,
 }
 
 /// `wal.durability`
