@@ -11,6 +11,7 @@ use forebay::record::batch::payload_crc;
 use forebay::record::{Block, BlockHeader, Partition};
 use forebay::wal::inspect::inspect;
 use forebay::wal::scan::index;
+use forebay::wal::scrub::{Pace, Scrubber};
 use forebay::wal::{Entry, FeedItem, Opened, Options, open};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -146,6 +147,24 @@ fn damage_that_was_not_looked_at_stops_the_partition_when_it_is_read() {
         assert_eq!(p, (0..first).collect::<Vec<_>>());
         assert_eq!(q, (10..BLOCKS).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn what_was_not_verified_is_verified_while_the_log_is_open() {
+    let sim = written();
+    let (path, position, first, _) = a_block_of_the_second_segment(&sim);
+    sim.damage(&path, |bytes| bytes[position as usize + 96] ^= 1).unwrap();
+    let opened = reopened(&sim, 0);
+    let (metrics, stop) = (Arc::new(Metrics::new()), Arc::default());
+    let pace = Pace { rate: 1, every: Duration::from_secs(3600) };
+    let mut scrubber = Scrubber::new(&opened.log, &metrics, pace, &stop);
+    for number in &opened.report.unverified {
+        assert!(scrubber.round(), "segment {number}");
+    }
+    assert!(!scrubber.round(), "each once");
+    assert_eq!(metrics.wal_scrub_damaged.get(), 1);
+    let wanted: Vec<_> = opened.log.repairs().open().iter().map(|open| open.block.first).collect();
+    assert_eq!(wanted, [first]);
 }
 
 #[test]

@@ -79,8 +79,8 @@ impl Depth {
     fn goes_on(self, hash: u64) -> bool {
         match self {
             Self::All => true,
-            Self::Some => hash % SECOND == 0,
-            Self::Recovery => hash % THIRD == 0,
+            Self::Some => hash.is_multiple_of(SECOND),
+            Self::Recovery => hash.is_multiple_of(THIRD),
         }
     }
 }
@@ -236,7 +236,13 @@ impl Sweep {
         Ok(())
     }
 
-    fn crashes(&self, moment: &Moment, depth: Depth, random: &mut Random, metrics: &Arc<Metrics>) -> Result<(), String> {
+    fn crashes(
+        &self,
+        moment: &Moment,
+        depth: Depth,
+        random: &mut Random,
+        metrics: &Arc<Metrics>,
+    ) -> Result<(), String> {
         let (sim, expected) = (&moment.sim, &moment.expected);
         let visit = |sim: Sim, what: &str, seed: u64| {
             let visited = self.visit(sim, expected, depth, metrics);
@@ -273,7 +279,7 @@ impl Sweep {
         }
         let mut life = Life::new(sim, expected.clone(), metrics);
         life.watches = deeper;
-        let looks = hash / THIRD % LOOKS == 0;
+        let looks = (hash / THIRD).is_multiple_of(LOOKS);
         if looks {
             life.inspect()?;
         }

@@ -297,12 +297,11 @@ struct SimFile {
 impl File for SimFile {
     fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
         let joined: Vec<u8>;
-        let bytes: &[u8] = match slices {
-            [one] => one,
-            _ => {
-                joined = slices.iter().map(|slice| &slice[..]).collect::<Vec<_>>().concat();
-                &joined
-            }
+        let bytes: &[u8] = if let [one] = slices {
+            one
+        } else {
+            joined = slices.iter().map(|slice| &slice[..]).collect::<Vec<_>>().concat();
+            &joined
         };
         let written = self.sim.machine().write(self.number, position, bytes);
         written.map_err(|e| IoError::at("write", &self.path, position, e))

@@ -107,7 +107,7 @@ impl Contents {
             let (number, from) = (at / PAGE, at % PAGE);
             let part = bytes.len().min(PAGE - from);
             let page = if part == PAGE {
-                bytes.first_chunk().map_or(None, shared)
+                bytes.first_chunk().and_then(shared)
             } else {
                 let mut page = *bytes_of(&self.pages[number]);
                 page[from..from + part].copy_from_slice(&bytes[..part]);

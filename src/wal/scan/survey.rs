@@ -11,6 +11,7 @@ use crate::wal::format::PAGE;
 use crate::wal::format::header::{HEADER_BYTES, HeaderError, SegmentHeader};
 use crate::wal::format::state::State;
 use crate::wal::recovery::table::Verdict;
+use crate::wal::repair::files::{self, Kept, Loaded};
 use crate::wal::segment::{FileName, classify, wal_name};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,8 @@ pub struct Listing {
     pub unfinished: Vec<String>,
     /// Names of kept copies of torn tails.
     pub torn: Vec<String>,
+    /// Names of repair files.
+    pub repairs: Vec<String>,
 }
 
 /// Lists the directory; a file that does not belong there is an error.
@@ -36,6 +39,7 @@ pub fn list(storage: &dyn Storage, dir: &Path) -> Result<Listing, WalError> {
             FileName::Spare => listing.spares.push(name),
             FileName::Unfinished => listing.unfinished.push(name),
             FileName::Torn => listing.torn.push(name),
+            FileName::Repair => listing.repairs.push(name),
             FileName::Lock => {}
             FileName::Foreign => {
                 let reason = "no file of that name is ever made there".to_owned();
@@ -66,6 +70,10 @@ pub struct Survey {
     pub broken: bool,
     /// The highest `synced_through` in the last segment.
     pub witness: u64,
+    /// Repair files that mend a block of these segments.
+    pub repairs: Vec<Kept>,
+    /// Names of repair files that are of no use.
+    pub useless: Vec<String>,
 }
 
 impl Survey {
@@ -95,11 +103,13 @@ pub fn survey(storage: &dyn Storage, dir: &Path) -> Result<Survey, WalError> {
 }
 
 /// Verifies the newest segments, so many bytes of them, and the last one in any case; the older ones are taken by their
-/// headers, states and footers ([`SegmentScan::verified`]). If anything is out of order, all is verified after all.
+/// headers, states and footers ([`SegmentScan::verified`]). If anything is out of order, or a
+/// repair file is there, all is verified after all.
 pub fn survey_newest(storage: &dyn Storage, dir: &Path, bytes: u64) -> Result<Survey, WalError> {
     let survey = look(storage, dir, bytes)?;
     let is_fine = |f: &Finding| f.verdict == Verdict::Torn;
     let fine = survey.state.is_some() && !survey.broken && survey.findings.iter().all(is_fine);
+    let fine = fine && survey.listing.repairs.is_empty();
     if fine || survey.segments.iter().all(|s| s.verified) { Ok(survey) } else { look(storage, dir, u64::MAX) }
 }
 
@@ -127,7 +137,33 @@ fn look(storage: &dyn Storage, dir: &Path, bytes: u64) -> Result<Survey, WalErro
     segments.reverse();
     check_chain(dir, &segments, retired_below, &mut survey.findings);
     spread::scan_all(&segments, bytes, &mut survey);
+    take_repairs(storage, dir, &mut survey);
     Ok(survey)
+}
+
+/// Says of damaged blocks that a repair file mends that nothing is lost.
+fn take_repairs(storage: &dyn Storage, dir: &Path, survey: &mut Survey) {
+    let names = std::mem::take(&mut survey.listing.repairs);
+    let wal_id = survey.segments.last().map_or(0, |last| last.header.wal_id);
+    let Loaded { kept, bad } = files::load(storage, dir, &names, wal_id);
+    survey.listing.repairs = names;
+    for (name, reason) in bad {
+        let (path, reason) = (dir.join(&name), format!("{reason}: ignored"));
+        survey.findings.push(Finding { verdict: Verdict::Report, path, position: 0, lsn: None, range: None, reason });
+        survey.useless.push(name);
+    }
+    for file in kept {
+        let Some(block) = survey.corrupt.iter().find(|block| file.mends(block)) else {
+            survey.useless.push(file.name());
+            continue;
+        };
+        let same = |f: &&mut Finding| f.path == block.path && f.lsn == Some(block.lsn);
+        for finding in survey.findings.iter_mut().filter(same).filter(|f| f.verdict == Verdict::StopPartition) {
+            finding.verdict = Verdict::Report;
+            finding.reason = format!("{}; mended by {}", finding.reason, file.name());
+        }
+        survey.repairs.push(file);
+    }
 }
 
 /// Numbers without holes, each header naming the segment before it, all of one log.
