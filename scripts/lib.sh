@@ -11,6 +11,7 @@ need_build_tools() {
     command -v c++ >/dev/null || missing+=(g++)
     command -v make >/dev/null || missing+=(make)
     command -v perl >/dev/null || missing+=(perl)
+    command -v python3 >/dev/null || missing+=(python3)
     if [ ${#missing[@]} -gt 0 ]; then
         echo "missing build tools: apt-get install -y ${missing[*]}" >&2
         exit 69
