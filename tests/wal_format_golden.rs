@@ -160,7 +160,7 @@ fn checksums_are_computed_as_described() {
         let salted = [&header.salt.to_le_bytes()[..], &raw[..92]].concat();
         assert_eq!(crc32fast::hash(&salted).to_le_bytes(), raw[92..]);
         assert_eq!(crc32fast::hash(payload), frame.payload_crc);
-        all_headers.extend_from_slice(raw);
+        all_headers.extend_from_slice(&raw[..92]);
     }
     assert_eq!(crc32fast::hash(&all_headers), successor.predecessor.digest);
     assert_eq!(crc32fast::hash(&first[..4092]).to_le_bytes(), first[4092..4096]);

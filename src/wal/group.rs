@@ -5,7 +5,7 @@
 
 use super::format::entry::Entry;
 use super::format::footer::{self, IndexEntry};
-use super::format::frame::{FRAME_HEADER, FrameHeader, Kind};
+use super::format::frame::{FRAME_HEADER, FrameHeader, Kind, digested};
 use super::format::payload::PayloadError;
 use super::format::{align_up, page_up};
 use super::segment::Active;
@@ -116,7 +116,7 @@ impl Group {
         header.pad_len = (self.position - end) as u32;
         let encoded = header.encode(self.salt);
         self.arena[start..start + FRAME_HEADER].copy_from_slice(&encoded);
-        self.digest.update(&encoded);
+        self.digest.update(digested(&encoded));
         self.push_arena(start..self.arena.len());
         if let (Kind::Block, Some(i)) = (header.kind, i) {
             self.chunks.push(Chunk::Payload(i));

@@ -6,7 +6,7 @@
 
 use super::error::WalError;
 use super::format::footer::IndexEntry;
-use super::format::frame::{FRAME_HEADER, FrameHeader, Kind};
+use super::format::frame::{FRAME_HEADER, FrameHeader, Kind, digested};
 use super::format::header::{Predecessor, SegmentHeader};
 use super::format::state::State;
 use super::format::{FRAMES_START, align_up, page_up};
@@ -274,7 +274,7 @@ impl Image {
         };
         let encoded = header.encode(self.salt);
         self.bytes[start..start + FRAME_HEADER].copy_from_slice(&encoded);
-        self.digest.update(&encoded);
+        self.digest.update(digested(&encoded));
         if header.kind == Kind::Block {
             self.index.push(IndexEntry::of(&header));
             self.runs.note(&header);

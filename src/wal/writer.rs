@@ -121,8 +121,11 @@ impl Writer {
     pub fn has_room(&self, entry: &Entry, ahead: u64) -> bool {
         let active = &self.parts.active;
         let end = page_up(active.position + ahead + entry.bytes());
-        let fits = end + footer::reserve(active.index.len() + 1) + ahead <= active.capacity;
-        self.parts.rack.ready() >= SPARES_FOR_BLOCKS || fits && !active.is_closed
+        let ready = self.parts.rack.ready();
+        // Without any spare what is left of the segment is for receipts and the frame that retires: only they make room.
+        let kept = if ready == 0 { active.capacity / KEPT_PART } else { 0 };
+        let fits = end + footer::reserve(active.index.len() + 1) + ahead + kept <= active.capacity;
+        ready >= SPARES_FOR_BLOCKS || fits && !active.is_closed
     }
 
     /// Where the entries counted by the last [`Writer::append`] are.
@@ -369,6 +372,8 @@ impl Writer {
     }
 }
 
+/// This part of the last segment is no place for blocks when there is no spare.
+const KEPT_PART: u64 = 4;
 const SYNC: &str = "sync";
 
 fn entry_error(error: PayloadError) -> WalError {

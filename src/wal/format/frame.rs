@@ -278,6 +278,12 @@ impl FrameHeader {
     }
 }
 
+/// The bytes of an encoded header that the digest of a segment covers: all but its own checksum, since a CRC over bytes
+/// that end in their own CRC is the same whatever they are.
+pub fn digested(header: &[u8]) -> &[u8] {
+    &header[..CRC.min(header.len())]
+}
+
 /// The header checksum: seeded by the salt, so that a frame of another life of the file never verifies.
 fn seal(salt: u64, bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();

@@ -16,7 +16,7 @@
 //! | 88 | 8 | predecessor: salt |
 //! | 96 | 8 | predecessor: end LSN (the first LSN that is *not* in it) |
 //! | 104 | 8 | predecessor: end position |
-//! | 112 | 4 | predecessor: digest, CRC-32 over its 96-byte frame headers in order; 0 = not known |
+//! | 112 | 4 | predecessor: digest, CRC-32 over the first 92 bytes of each of its frame headers in order; 0 = not known |
 //! | 116 | 3976 | zero, checked |
 //! | 4092 | 4 | CRC-32 of bytes 0..4092; stays here in every version |
 
@@ -41,7 +41,7 @@ pub struct Predecessor {
     pub end_lsn: u64,
     /// The position at which it ends.
     pub end_position: u64,
-    /// CRC-32 over its frame headers up to the end; 0 when it could not be computed.
+    /// CRC-32 over its frame headers, each without its own checksum, up to the end; 0 when it could not be computed.
     pub digest: u32,
 }
 

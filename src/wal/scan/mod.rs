@@ -14,7 +14,7 @@ pub mod survey;
 pub mod window;
 pub mod witness;
 
-use super::format::frame::{FRAME_HEADER, FRAME_MAGIC, FrameHeader, Kind};
+use super::format::frame::{FRAME_HEADER, FRAME_MAGIC, FrameHeader, Kind, digested};
 use super::format::{ALIGN, align_up};
 use crate::io::{File, IoError};
 use crate::record::Lsn;
@@ -150,7 +150,7 @@ impl Scanner {
         let bytes = self.window.bytes(position, header.frame_len() as usize);
         self.before.clone_from(&self.digest);
         if let Some(digest) = &mut self.digest {
-            digest.update(&bytes[..FRAME_HEADER]);
+            digest.update(digested(&bytes[..FRAME_HEADER]));
         }
         let payload_end = FRAME_HEADER + header.payload_len as usize;
         let (part, reason) = match check_body(&header, bytes, payload_end) {

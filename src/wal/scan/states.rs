@@ -3,7 +3,7 @@
 use super::check_body;
 use super::window::Window;
 use crate::io::File;
-use crate::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind};
+use crate::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind, digested};
 use crate::wal::format::header::SegmentHeader;
 use crate::wal::format::state::State;
 use crate::wal::format::{FRAMES_START, PAGE};
@@ -65,7 +65,7 @@ pub fn read(file: &Arc<dyn File>, header: &SegmentHeader, len: u64) -> States {
     states.digest = first.or(second).map(|good| {
         let mut digest = Hasher::new();
         for position in [FRAMES_START, second_at] {
-            digest.update(&FrameHeader { position, ..good }.encode(salt));
+            digest.update(digested(&FrameHeader { position, ..good }.encode(salt)));
         }
         digest
     });

@@ -1,0 +1,479 @@
+//! Rules of the log that no single crash shows: what a state holds, what retires, what zeros, old bytes and a rewritten
+//! frame are taken for, what a full disk leaves.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use bytes::Bytes;
+use forebay::io::sim::Sim;
+use forebay::io::{File, IoError, Storage};
+use forebay::metrics::Metrics;
+use forebay::record::batch::payload_crc;
+use forebay::record::{Block, BlockHeader, Partition, TopicId};
+use forebay::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind};
+use forebay::wal::inspect::inspect;
+use forebay::wal::recovery::{Recovered, recover};
+use forebay::wal::segment::wal_name;
+use forebay::wal::{Entry, ErrorClass, FeedItem, Opened, Options, PlanRange, State, WalError, open};
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+const DIR: &str = "/wal";
+const P: Partition = Partition { topic: 1, number: 0 };
+const Q: Partition = Partition { topic: 1, number: 1 };
+const LONG: Duration = Duration::from_secs(20);
+
+fn options(seed: u64) -> Options {
+    let mut options = Options::new(DIR, Arc::new(Metrics::new()));
+    options.segment_bytes = 64 << 10;
+    options.idle = Duration::from_millis(5);
+    options.seed = Some(seed);
+    options
+}
+
+fn start(sim: &Sim, seed: u64) -> Result<Recovered, WalError> {
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let log = recover(&storage, &options(seed))?;
+    spares(&log);
+    Ok(log)
+}
+
+fn spares(log: &Recovered) {
+    while log.writer.rack().work(&mut || {}).unwrap() {}
+}
+
+fn plain(partition: Partition, tenure: u32, first: i64, bytes: usize) -> Block {
+    let payload = vec![first as u8 + 1; bytes];
+    let header = BlockHeader {
+        partition,
+        first,
+        next: first + 1,
+        leader_epoch: 0,
+        tenure,
+        count: 1,
+        digest: 0,
+        payload_crc: payload_crc(&payload),
+    };
+    Block { header, payload: Bytes::from(payload) }
+}
+
+fn block(partition: Partition, first: i64, bytes: usize) -> Entry {
+    Entry::Block(plain(partition, 1, first, bytes))
+}
+
+fn owned(partition: Partition) -> Entry {
+    Entry::Owned { partition, tenure: 1, first: 0, next: 0, acked_entries: "a:1".into() }
+}
+
+fn delivered(route: u16, partition: Partition, next: i64, keep_from: Option<i64>) -> Entry {
+    Entry::Delivered { route, partition, first: 0, next, through_lsn: 3, keep_from, detail: vec![7; 9] }
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn path(number: u64) -> PathBuf {
+    Path::new(DIR).join(wal_name(number))
+}
+
+/// Every kind of entry that leaves something in the state.
+fn everything() -> Vec<Entry> {
+    let gap =
+        |first, reason: &str| Entry::Gap { partition: P, tenure: 1, first, next: first + 5, reason: reason.into() };
+    let range = |from| PlanRange { topic: 1, partition: 1, from, until: from + 10 };
+    let plan = |id, from| Entry::Plan { route: 0, id, time_ms: 5, ranges: vec![range(from)], blocks: Vec::new() };
+    vec![
+        Entry::Topic { number: 1, name: "orders".into(), id: TopicId([4; 16]) },
+        Entry::Route { route: 0, name: "file".into() },
+        owned(P),
+        owned(Q),
+        block(P, 0, 100),
+        block(P, 1, 100),
+        gap(2, "retention"),
+        block(P, 7, 100),
+        Entry::Empty { partition: P, tenure: 1, first: 8, next: 9 },
+        Entry::Confirmed { partition: P, tenure: 1, next: 1 },
+        plan(1, 0),
+        plan(2, 10),
+        Entry::PlanDropped { route: 0, id: 2 },
+        Entry::Named { route: 0, partition: P, name: "orders/0/a.part".into() },
+        delivered(0, P, 1, Some(0)),
+        Entry::Disowned { partition: P, tenure: 1, first: 7, next: 9 },
+        Entry::Owned { partition: P, tenure: 2, first: 7, next: 7, acked_entries: "b:2".into() },
+        Entry::Block(plain(P, 2, 7, 50)),
+        delivered(0, Q, 0, None),
+    ]
+}
+
+#[test]
+fn a_state_alone_knows_all_that_the_segments_before_it_held() {
+    let sim = Sim::new(1);
+    let mut log = start(&sim, 1).unwrap();
+    let entries = everything();
+    let mut folded = State::new(log.writer.state().wal_id);
+    for (i, entry) in entries.iter().enumerate() {
+        folded.apply(i as u64 + 1, entry).unwrap();
+    }
+    assert_eq!(log.writer.append(&entries).unwrap(), entries.len());
+    assert!(log.writer.roll().unwrap());
+    assert_eq!(log.writer.state(), &folded);
+    assert!(!folded.plans.is_empty() && !folded.partitions[&P].gaps.is_empty());
+    drop(log);
+    // Only the second segment is left: whatever its state does not say is not known any more.
+    let sim = sim.kill();
+    let (_, second) = (sim.unlink(&path(1)).unwrap(), sim.files()[&path(2)].clone());
+    let state = second_state(&second);
+    assert_eq!(state, folded);
+}
+
+/// The first state of a segment.
+fn second_state(bytes: &[u8]) -> State {
+    let salt = u64::from_le_bytes(bytes[40..48].try_into().unwrap());
+    let header = FrameHeader::decode(&bytes[8192..], salt, 8192).unwrap();
+    assert_eq!(header.kind, Kind::State);
+    let payload = 8192 + FRAME_HEADER;
+    State::decode(&bytes[payload..payload + header.payload_len as usize]).unwrap()
+}
+
+#[test]
+fn a_segment_retires_when_every_route_is_past_it_and_no_open_output_needs_it() {
+    let sim = Sim::new(1);
+    let mut log = start(&sim, 1).unwrap();
+    let routes = [(0, "file"), (1, "pipe")].map(|(route, name)| Entry::Route { route, name: name.into() });
+    log.writer.append(&routes).unwrap();
+    log.writer.append(&[owned(P), block(P, 0, 100), block(P, 1, 100)]).unwrap();
+    assert!(log.writer.roll().unwrap());
+    let mut needed = |receipt: Entry| {
+        log.writer.append(&[receipt]).unwrap();
+        log.writer.retirement(u64::MAX).is_none()
+    };
+    assert!(needed(delivered(0, P, 1, None)), "a block is not delivered");
+    assert!(needed(delivered(0, P, 2, None)), "the other route has nothing");
+    assert!(needed(delivered(1, P, 1, None)), "the other route is behind");
+    assert!(needed(delivered(1, P, 2, Some(1))), "its last page may have to be written again");
+    assert!(!needed(delivered(1, P, 2, None)));
+    assert!(log.writer.retirement(1).is_none(), "a reader is at the segment");
+}
+
+/// A log of three segments; the last one holds several groups and was killed after an `Idle` frame.
+fn killed() -> Sim {
+    let sim = Sim::new(1);
+    let mut log = start(&sim, 1).unwrap();
+    log.writer.append(&[owned(P), block(P, 0, 700)]).unwrap();
+    assert!(log.writer.roll().unwrap());
+    log.writer.append(&[block(P, 1, 900)]).unwrap();
+    assert!(log.writer.roll().unwrap());
+    for first in 2..6 {
+        log.writer.append(&[block(P, first, 5000), block(P, first + 10, 1)][..1]).unwrap();
+    }
+    log.writer.idle().unwrap();
+    sim.kill()
+}
+
+#[test]
+fn a_sector_of_zeros_never_ends_the_log_unseen() {
+    let sim = killed();
+    let whole = start(&sim.snapshot(), 2).unwrap().writer.state().clone();
+    let segments = inspect(&sim, Path::new(DIR)).unwrap().segments;
+    for segment in segments {
+        for sector in (0..segment.end as usize).step_by(512) {
+            let damaged = sim.snapshot();
+            let mut changed = false;
+            let zero = |bytes: &mut Vec<u8>| {
+                let sector = &mut bytes[sector..sector + 512];
+                changed = sector.iter().any(|byte| *byte != 0);
+                sector.fill(0);
+            };
+            damaged.damage(&path(segment.number), zero).unwrap();
+            if !changed {
+                continue;
+            }
+            let place = format!("segment {}, byte {sector}", segment.number);
+            match start(&damaged, 2) {
+                Err(error) => assert_eq!(error.class(), ErrorClass::Corrupt, "{place}: {error}"),
+                Ok(log) => {
+                    let lost = whole.lsn - log.writer.state().lsn;
+                    let told = !log.report.corrupt.is_empty() || !log.report.problems.is_empty();
+                    // Of the `Idle` frame alone nothing is left to tell.
+                    assert!(told || lost == 1, "{place}: {lost} frames lost unseen");
+                    assert_eq!(log.writer.state().partitions, whole.partitions, "{place}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_was_rewritten_with_good_checksums_is_seen_by_its_successor() {
+    let sim = killed();
+    let rewrite = |bytes: &mut Vec<u8>| {
+        let salt = u64::from_le_bytes(bytes[40..48].try_into().unwrap());
+        let find = |at: &usize| {
+            FrameHeader::decode(&bytes[*at..], salt, *at as u64).is_ok_and(|header| header.kind == Kind::Block)
+        };
+        let at = (8192..bytes.len() - FRAME_HEADER).step_by(8).find(find).unwrap();
+        let mut header = FrameHeader::decode(&bytes[at..], salt, at as u64).unwrap();
+        let end = at + FRAME_HEADER + header.payload_len as usize;
+        bytes[end - 1] ^= 1;
+        header.payload_crc = payload_crc(&bytes[at + FRAME_HEADER..end]);
+        bytes[at..at + FRAME_HEADER].copy_from_slice(&header.encode(salt));
+    };
+    sim.damage(&path(2), rewrite).unwrap();
+    let overview = inspect(&sim, Path::new(DIR)).unwrap();
+    assert!(overview.is_damaged());
+    assert_eq!(overview.findings[0].path, path(2));
+}
+
+#[test]
+fn what_a_segment_was_built_with_is_never_a_tear() {
+    // The last group has no witness: it is copied into the segment that the next start builds, and a kill follows.
+    let sim = Sim::new(1);
+    let mut log = start(&sim, 1).unwrap();
+    log.writer.append(&[owned(P), block(P, 0, 700)]).unwrap();
+    log.writer.append(&[block(P, 1, 700), block(P, 2, 700)]).unwrap();
+    drop(log);
+    let sim = sim.kill();
+    let log = start(&sim, 2).unwrap();
+    assert_eq!((log.report.copied, log.writer.segment()), (2, 2));
+    let whole = log.writer.state().clone();
+    drop(log);
+    let sim = sim.kill();
+    let again = start(&sim.snapshot(), 3).unwrap();
+    assert_eq!(again.writer.state(), &whole);
+    let second = inspect(&sim, Path::new(DIR)).unwrap().segments[1].clone();
+    assert!(second.frames == 2 && second.end == second.header.built_end);
+    for byte in (4 * 4096..second.end as usize).step_by(7) {
+        let damaged = sim.snapshot();
+        damaged.damage(&path(2), |bytes| bytes[byte] ^= 4).unwrap();
+        match start(&damaged, 3) {
+            Err(error) => assert_eq!(error.class(), ErrorClass::Corrupt, "byte {byte}: {error}"),
+            Ok(log) => {
+                assert_eq!(log.writer.state().partitions, whole.partitions, "byte {byte}");
+                let told = log.report.problems.len() + log.report.corrupt.len();
+                assert!(told > 0 && log.report.torn.is_none(), "byte {byte}: {:?}", log.report.torn);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_page_takes_both_headers_or_both_states() {
+    let sim = killed();
+    let whole = start(&sim.snapshot(), 2).unwrap().writer.state().clone();
+    for page in 0..4 {
+        let damaged = sim.snapshot();
+        damaged.damage(&path(3), |bytes| bytes[page * 4096..(page + 1) * 4096].fill(0xee)).unwrap();
+        let before = damaged.files()[&path(3)].clone();
+        let log = start(&damaged, 2).unwrap_or_else(|error| panic!("page {page}: {error}"));
+        assert_eq!(log.writer.state().partitions, whole.partitions, "page {page}");
+        assert!(!log.report.problems.is_empty(), "page {page}: damage untold");
+        assert_eq!(damaged.files()[&path(3)], before, "page {page}: what was damaged stays to be looked at");
+    }
+}
+
+#[test]
+fn a_damaged_segment_without_frames_of_its_own_is_followed_and_not_replaced() {
+    let sim = Sim::new(1);
+    let mut log = start(&sim, 1).unwrap();
+    log.writer.append(&[owned(P), block(P, 0, 700)]).unwrap();
+    log.writer.close().unwrap();
+    drop(log);
+    let sim = sim.kill();
+    sim.damage(&path(2), |bytes| bytes[8192 + 120] ^= 1).unwrap();
+    let before = sim.files()[&path(2)].clone();
+    let log = start(&sim, 2).unwrap();
+    assert_eq!((log.writer.segment(), log.report.problems.len()), (3, 1));
+    assert_eq!(sim.files()[&path(2)], before);
+}
+
+#[test]
+fn a_spare_that_was_not_finished_is_removed_and_never_used() {
+    let sim = Sim::new(1);
+    drop(start(&sim, 1).unwrap());
+    for name in ["new-7.spare.tmp", "recovery.spare.tmp"] {
+        let file = sim.create_new(&Path::new(DIR).join(name)).unwrap();
+        // Its length is right already, its zeros may be anywhere.
+        file.set_len(64 << 10).unwrap();
+    }
+    sim.sync_dir(Path::new(DIR)).unwrap();
+    let sim = sim.kill();
+    let log = start(&sim, 2).unwrap();
+    let left: Vec<PathBuf> = sim.files().into_keys().collect();
+    assert!(!left.iter().any(|path| path.extension().is_some_and(|ending| ending == "tmp")), "{left:?}");
+    assert_eq!(log.writer.rack().used(), sim.files().values().map(|bytes| bytes.len() as u64).sum::<u64>());
+}
+
+#[test]
+fn kills_on_a_full_disk_leave_room_for_recovery_and_receipts() {
+    let mut sim = Sim::new(3);
+    sim.set_capacity(Some(9 * (64 << 10)));
+    for life in 0..12 {
+        let disk: Arc<dyn Storage> = Arc::new(sim.clone());
+        let Opened { log, mut feed, state, .. } =
+            open(disk, options(life)).unwrap_or_else(|error| panic!("life {life}: {error}"));
+        let known = state.partitions.get(&P).cloned().unwrap_or_default();
+        if known.tenure == 0 {
+            log.append_synced(vec![owned(P)]).unwrap();
+        }
+        let admitted = known.admitted.max(0);
+        for first in admitted..admitted + 200 {
+            log.append(block(P, first, 4000)).unwrap();
+        }
+        wait_until("full", || log.is_full());
+        let durable = log.marks(P).durable();
+        let next = (known.delivered().max(0) + 30).min(durable);
+        for first in known.delivered().max(0)..next {
+            let Some(FeedItem::Block { block, .. }) = feed.next(LONG).unwrap() else { panic!("no block {first}") };
+            assert_eq!(block.header.first, first);
+        }
+        log.append(delivered(0, P, next, None)).unwrap();
+        // The feed lets go of a segment when it is asked for what comes after.
+        feed.next(Duration::ZERO).unwrap();
+        wait_until("the receipt went through", || log.marks(P).delivered() == next);
+        let from = Instant::now();
+        while log.marks(P).durable() <= durable {
+            assert!(
+                from.elapsed() < Duration::from_secs(4),
+                "life {life}, {:?} durable {durable} next {next}",
+                log.status()
+            );
+        }
+        wait_until("full", || log.is_full());
+        drop(log);
+        sim = sim.kill();
+    }
+}
+
+#[test]
+fn offsets_do_not_jump_and_tenures_do_not_go_back() {
+    let mut state = State::new(1);
+    state.apply(1, &Entry::Owned { partition: P, tenure: 2, first: 5, next: 5, acked_entries: String::new() }).unwrap();
+    let mut lsn = 1;
+    let mut apply = |entry: Entry| {
+        lsn += 1;
+        state.apply(lsn, &entry).is_ok()
+    };
+    assert!(!apply(Entry::Block(plain(P, 2, 6, 1))), "a hole");
+    assert!(!apply(Entry::Block(plain(P, 2, 4, 1))), "an overlap");
+    assert!(!apply(Entry::Block(plain(P, 1, 5, 1))), "an older tenure");
+    assert!(!apply(Entry::Block(plain(Q, 2, 0, 1))), "a partition that was never owned");
+    assert!(apply(Entry::Block(plain(P, 2, 5, 1))));
+    assert!(apply(Entry::Gap { partition: P, tenure: 2, first: 6, next: 9, reason: "retention".into() }));
+    assert!(apply(Entry::Block(plain(P, 2, 9, 1))));
+    assert!(!apply(Entry::Owned { partition: P, tenure: 2, first: 0, next: 0, acked_entries: String::new() }));
+}
+
+#[test]
+fn a_topic_made_again_under_its_name_is_another_one() {
+    let mut state = State::new(1);
+    let topic = |number, id| Entry::Topic { number, name: "orders".into(), id: TopicId([id; 16]) };
+    state.apply(1, &topic(1, 7)).unwrap();
+    assert_eq!(state.topic_number("orders", TopicId([7; 16])), Some(1));
+    assert_eq!(state.topic_number("orders", TopicId([8; 16])), None);
+    state.apply(2, &topic(2, 8)).unwrap();
+    assert_eq!(state.topic_number("orders", TopicId([8; 16])), Some(2));
+    assert_eq!(state.topic_number("orders", TopicId([7; 16])), Some(1));
+}
+
+/// A disk whose syncs of segments stand still while the gate is shut.
+#[derive(Debug)]
+struct Gated {
+    inner: Sim,
+    gate: Arc<(Mutex<bool>, Condvar)>,
+}
+
+#[derive(Debug)]
+struct GatedFile {
+    inner: Arc<dyn File>,
+    gate: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Gated {
+    fn wrap(&self, inner: Arc<dyn File>) -> Arc<dyn File> {
+        Arc::new(GatedFile { inner, gate: Arc::clone(&self.gate) })
+    }
+}
+
+impl Storage for Gated {
+    fn create_new(&self, path: &Path) -> Result<Arc<dyn File>, IoError> {
+        Ok(self.wrap(self.inner.create_new(path)?))
+    }
+    fn open(&self, path: &Path, write: bool) -> Result<Arc<dyn File>, IoError> {
+        Ok(self.wrap(self.inner.open(path, write)?))
+    }
+    fn list(&self, dir: &Path) -> Result<Vec<String>, IoError> {
+        self.inner.list(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
+        self.inner.rename(from, to)
+    }
+    fn unlink(&self, path: &Path) -> Result<(), IoError> {
+        self.inner.unlink(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
+        self.inner.sync_dir(dir)
+    }
+    fn create_dir_all(&self, dir: &Path) -> Result<(), IoError> {
+        self.inner.create_dir_all(dir)
+    }
+    fn exists(&self, path: &Path) -> Result<bool, IoError> {
+        self.inner.exists(path)
+    }
+    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, IoError> {
+        self.inner.lock(path)
+    }
+    fn free_bytes(&self, dir: &Path) -> Result<u64, IoError> {
+        self.inner.free_bytes(dir)
+    }
+}
+
+impl File for GatedFile {
+    fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
+        self.inner.write_at(position, slices)
+    }
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, IoError> {
+        self.inner.read_at(position, buffer)
+    }
+    fn len(&self) -> Result<u64, IoError> {
+        self.inner.len()
+    }
+    fn set_len(&self, len: u64) -> Result<(), IoError> {
+        self.inner.set_len(len)
+    }
+    fn sync_data(&self) -> Result<(), IoError> {
+        let (open, changed) = &*self.gate;
+        let guard = open.lock().unwrap();
+        drop(changed.wait_while(guard, |open| !*open).unwrap());
+        self.inner.sync_data()
+    }
+}
+
+#[test]
+fn nothing_is_handed_on_or_called_durable_while_its_sync_is_under_way() {
+    let gate = Arc::new((Mutex::new(true), Condvar::new()));
+    let sim = Sim::new(1);
+    let disk: Arc<dyn Storage> = Arc::new(Gated { inner: sim.clone(), gate: Arc::clone(&gate) });
+    let Opened { log, mut feed, .. } = open(disk, options(1)).unwrap();
+    let lsn = log.append_synced(vec![owned(P)]).unwrap();
+    let set = |is_open: bool| {
+        *gate.0.lock().unwrap() = is_open;
+        gate.1.notify_all();
+    };
+    set(false);
+    let before = sim.operations();
+    log.append(block(P, 0, 100)).unwrap();
+    wait_until("the write", || sim.operations() > before);
+    assert!(feed.next(Duration::from_millis(50)).unwrap().is_none(), "handed on before it is durable");
+    // An `Idle` frame may have been first.
+    assert!(log.durable_lsn() <= lsn + 1 && log.marks(P).durable() == 0, "durable before its sync");
+    set(true);
+    assert!(feed.next(LONG).unwrap().is_some());
+    assert_eq!(log.marks(P).durable(), 1);
+    log.close().unwrap();
+}
