@@ -34,3 +34,15 @@ soak() {
     if [ "$code" -ne 0 ]; then echo "failed; see $log and $log.err" >&2; fi
     return "$code"
 }
+
+# log_test FILE NAME: runs one test and prints its JSON line last; exit code 1 if it fails.
+log_test() {
+    need_build_tools
+    local out code=0
+    out=$(mktemp)
+    cargo test --release --locked --test "$1" -- --exact --nocapture "$2" >"$out" || code=1
+    if [ "$code" -ne 0 ]; then cat "$out" >&2; fi
+    sed -n 's/^[^{]*\({".*}\)$/\1/p' "$out" | tail -n 1
+    rm -f "$out"
+    return "$code"
+}

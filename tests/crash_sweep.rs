@@ -20,8 +20,11 @@ fn number(name: &str) -> Option<u64> {
 fn every_state_that_a_crash_leaves_recovers() {
     let wanted = number("FOREBAY_SWEEP_STATES").unwrap_or(200_000);
     let sweep = Sweep::new(wanted);
-    let outcome = number("FOREBAY_SWEEP_JOB").map_or_else(|| sweep.run(), |job| sweep.run_job(job));
+    let job = number("FOREBAY_SWEEP_JOB");
+    let outcome = job.map_or_else(|| sweep.run(), |job| sweep.run_job(job));
     let (states, violations, seconds) = (outcome.states, outcome.violations, outcome.seconds);
     println!(r#"{{"states":{states},"violations":{violations},"seconds":{seconds:.1}}}"#);
     assert_eq!(violations, 0);
+    // A failed write or sync of a file's contents is survived in the next segment; other failures end the process.
+    assert!(job.is_some() || outcome.survived > 20 && outcome.ended > 20, "{} {}", outcome.survived, outcome.ended);
 }

@@ -156,6 +156,17 @@ impl From<WalError> for End {
     }
 }
 
+impl End {
+    /// True if only space is missing.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Process(WalError::Io(error)) => error.is_full(),
+            Self::Process(error) => matches!(error, WalError::Full { .. }),
+            Self::Violation(_) => false,
+        }
+    }
+}
+
 /// See the module.
 pub struct Life {
     pub sim: Sim,
@@ -164,6 +175,9 @@ pub struct Life {
     /// What was watched and not taken yet.
     pub moments: Vec<Moment>,
     pub attempts: u64,
+    /// Failed writes and syncs after which the log went on, and processes that ended because of an error.
+    pub survived: u64,
+    pub ended: u64,
     /// Machines that follow this one are watched too.
     pub watches: bool,
     pub metrics: Arc<Metrics>,
@@ -173,7 +187,18 @@ pub struct Life {
 impl Life {
     pub fn new(sim: Sim, expected: Expected, metrics: &Arc<Metrics>) -> Self {
         let metrics = Arc::clone(metrics);
-        Self { sim, log: None, expected, moments: Vec::new(), attempts: 0, watches: false, starts: 0, metrics }
+        Self {
+            sim,
+            log: None,
+            expected,
+            moments: Vec::new(),
+            attempts: 0,
+            survived: 0,
+            ended: 0,
+            watches: false,
+            starts: 0,
+            metrics,
+        }
     }
 
     pub fn writer(&mut self) -> &mut Writer {
@@ -297,16 +322,13 @@ impl Life {
 
     /// A clean stop.
     pub fn close(&mut self) -> Result<(), End> {
-        let before = self.expected.clone();
         // With no room for the next segment it ends with an `Idle` frame instead.
         self.expected.attempt(&[Entry::Idle]);
         let closed = self.writer().close();
         self.collect();
         closed?;
-        if self.writer().durable_lsn() > before.durable.len() as u64 {
+        if self.writer().durable_lsn() > self.expected.durable.len() as u64 {
             self.expected.confirm(1).map_err(End::Violation)?;
-        } else {
-            self.expected = before;
         }
         self.log = None;
         Ok(())

@@ -4,5 +4,6 @@
 
 pub mod entries;
 pub mod life;
+pub mod seen;
 pub mod steps;
 pub mod sweep;

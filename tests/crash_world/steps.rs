@@ -29,6 +29,8 @@ pub enum Step {
     Cross,
     /// Two blocks of half a segment: the segment ends in the middle of the group.
     Fill,
+    /// A block larger than a segment: the segment grows.
+    Huge,
     /// The next segment.
     Roll,
     /// A receipt for a part of what is logged.
@@ -49,6 +51,8 @@ pub enum Step {
     Full,
     /// A write fails half done.
     FailWrite,
+    /// A write is refused half done for want of space; then something shorter is appended.
+    Refused,
     /// A sync fails: some of it is lost, the rest counts as clean.
     FailSync,
     /// One of the operations of a roll fails.
@@ -56,7 +60,7 @@ pub enum Step {
 }
 
 impl Step {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Small,
         Self::Cross,
         Self::Roll,
@@ -73,13 +77,21 @@ impl Step {
         Self::FailWrite,
         Self::FailRoll,
         Self::Tenure,
+        Self::Huge,
+        Self::Refused,
     ];
 
     /// Takes the step; a process that ends because of it is started again. `random` decides what is left open.
     pub fn take(self, life: &mut Life, random: &mut Random) -> Result<(), End> {
         match self.attempt(life, random) {
-            Err(End::Process(_)) => restart(life, random),
-            other => other,
+            Err(End::Process(_)) => {
+                life.ended += 1;
+                restart(life, random)
+            }
+            other => {
+                life.survived += u64::from(matches!(self, Self::FailWrite | Self::FailSync));
+                other
+            }
         }
     }
 
@@ -95,6 +107,7 @@ impl Step {
             }
             Self::Cross => append(life, &[(P, 5000), (Q, 300)]),
             Self::Fill => append(life, &[(Q, 25_000), (P, 25_000)]),
+            Self::Huge => append(life, &[(P, 66_000)]),
             Self::Roll => life.roll(),
             Self::Receipt => {
                 let entries = receipts(life, random.below(3));
@@ -122,6 +135,7 @@ impl Step {
             }
             Self::Full => fill_disk(life, random),
             Self::FailWrite => fails(life, 0, &[(P, 5000), (Q, 6000)]),
+            Self::Refused => refused(life),
             Self::FailSync => fails(life, 1, &[(P, 40), (Q, 4000)]),
             Self::FailRoll => {
                 life.sim.fail_at(life.sim.operations() + random.below(6));
@@ -191,6 +205,17 @@ fn fails(life: &mut Life, later: u64, sizes: &[(Partition, usize)]) -> Result<()
     let entries = new_blocks(life, sizes);
     life.sim.fail_at(life.sim.operations() + later);
     life.append(&entries).map(|_| ())
+}
+
+/// The frames of the group that is refused end on pages, as those of the next group do.
+fn refused(life: &mut Life) -> Result<(), End> {
+    const PAGE_LONG: usize = 4000;
+    open_partitions(life)?;
+    let entries = new_blocks(life, &[(Q, PAGE_LONG)]);
+    let entries: Vec<Entry> = entries.into_iter().chain(new_blocks(life, &[(P, PAGE_LONG)])).collect();
+    life.sim.refuse_at(life.sim.operations());
+    life.append(&entries)?;
+    append(life, &[(P, 40)])
 }
 
 /// A receipt for each partition, up to the last block but `skip`.

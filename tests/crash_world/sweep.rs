@@ -4,85 +4,51 @@
 //! moment meets a kill and several power cuts; every recovery from one of these is stopped at every operation again.
 
 use super::life::{End, Expected, Life, Moment};
+use super::seen::Seen;
 use super::steps::{Random, Step, start};
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Every so many jobs one is a long life.
 const LIVES: u64 = 4;
-/// Power cuts per moment of a job, and per moment of a recovery.
-const CUTS: u64 = 6;
+/// Power cuts per moment of a recovery.
 const CUTS_OF_RECOVERY: u64 = 2;
-/// So short, all recoveries of a sequence are stopped at every operation; of others one in so many, and of recoveries
-/// from a second crash as many again.
-const SHORT: usize = 2;
-const SECOND: u64 = 8;
+/// One in so many recoveries from a second crash is stopped at every operation too.
 const THIRD: u64 = 64;
 /// One in so many states is also looked at from outside, before and after.
 const LOOKS: u64 = 4;
+/// Steps of a long life.
+const STEPS: usize = 40;
 /// After so many violations there is nothing more to learn.
 const ENOUGH: u64 = 20;
-const SHARDS: usize = 256;
 
-#[derive(Default)]
-struct Same(u64);
-
-impl Hasher for Same {
-    fn write(&mut self, _: &[u8]) {}
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
-    }
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-type Map = HashMap<u64, u64, BuildHasherDefault<Same>>;
-
-/// The states that were checked, with what was expected of each.
-struct Seen(Vec<Mutex<Map>>);
-
-impl Seen {
-    fn new() -> Self {
-        Self((0..SHARDS).map(|_| Mutex::default()).collect())
-    }
-
-    /// Whether the state is new, and whether it is to be checked: it is new, or more was expected of it this time.
-    fn note(&self, hash: u64, key: u64) -> (bool, bool) {
-        let shard = &self.0[(hash >> 56) as usize % SHARDS];
-        let mut map = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        match map.insert(hash, key) {
-            None => (true, true),
-            Some(before) => (false, before != key),
-        }
-    }
-}
-
-/// How deep a state is looked into.
+/// How much is tried at each moment.
 #[derive(Clone, Copy)]
-enum Depth {
-    /// All recoveries from it are stopped at every operation.
-    All,
-    /// Some are.
-    Some,
-    /// It comes from a recovery that was stopped.
-    Recovery,
+struct Effort {
+    /// So many power cuts.
+    cuts: u64,
+    /// One in so many recoveries is stopped at every operation.
+    deeper: u64,
+    is_recovery: bool,
 }
 
-impl Depth {
-    fn goes_on(self, hash: u64) -> bool {
-        match self {
-            Self::All => true,
-            Self::Some => hash.is_multiple_of(SECOND),
-            Self::Recovery => hash.is_multiple_of(THIRD),
-        }
+impl Effort {
+    /// All of it for the shortest sequences, less for the longer ones, of which there are many more.
+    fn of(steps: usize) -> Self {
+        let (cuts, deeper) = match steps {
+            0..=2 => (8, 1),
+            3 => (5, 16),
+            4 => (2, 64),
+            _ => (3, 32),
+        };
+        Self { cuts, deeper, is_recovery: false }
     }
+
+    const RECOVERY: Self = Self { cuts: CUTS_OF_RECOVERY, deeper: THIRD, is_recovery: true };
 }
 
 /// What a sweep found.
@@ -90,6 +56,9 @@ pub struct Outcome {
     pub states: u64,
     pub violations: u64,
     pub seconds: f64,
+    /// Failed writes and syncs that the log survived, and those that ended the process.
+    pub survived: u64,
+    pub ended: u64,
 }
 
 /// See the module.
@@ -99,13 +68,24 @@ pub struct Sweep {
     states: AtomicU64,
     checks: AtomicU64,
     violations: AtomicU64,
+    survived: AtomicU64,
+    ended: AtomicU64,
     next_job: AtomicU64,
 }
 
 impl Sweep {
     pub fn new(wanted: u64) -> Self {
         let zero = AtomicU64::default;
-        Self { wanted, seen: Seen::new(), states: zero(), checks: zero(), violations: zero(), next_job: zero() }
+        Self {
+            wanted,
+            seen: Seen::new(),
+            states: zero(),
+            checks: zero(),
+            violations: zero(),
+            survived: zero(),
+            ended: zero(),
+            next_job: zero(),
+        }
     }
 
     /// Runs until so many states were checked.
@@ -134,11 +114,10 @@ impl Sweep {
     }
 
     fn outcome(&self, begun: Instant) -> Outcome {
-        let [states, violations] = [&self.states, &self.violations].map(|n| n.load(Ordering::Relaxed));
-        let checks = self.checks.load(Ordering::Relaxed);
-        let seconds = begun.elapsed().as_secs_f64();
-        eprintln!("{checks} checks, {} jobs", self.next_job.load(Ordering::Relaxed));
-        Outcome { states, violations, seconds }
+        let all = [&self.states, &self.violations, &self.survived, &self.ended, &self.checks, &self.next_job];
+        let [states, violations, survived, ended, checks, jobs] = all.map(|n| n.load(Ordering::Relaxed));
+        eprintln!("{jobs} jobs, {checks} checks, {survived} failures survived, {ended} were the process's end");
+        Outcome { states, violations, seconds: begun.elapsed().as_secs_f64(), survived, ended }
     }
 
     fn is_done(&self) -> bool {
@@ -173,13 +152,13 @@ impl Sweep {
     fn sequence(&self, job: u64, metrics: &Arc<Metrics>, scenario: &mut String) -> Result<(), String> {
         let steps = steps_of(job - job / LIVES);
         *scenario = format!("{steps:?}");
-        let depth = if steps.len() <= SHORT { Depth::All } else { Depth::Some };
+        let effort = Effort::of(steps.len());
         let mut random = Random(job);
         let mut life = Life::new(Sim::new(job), Expected::default(), metrics);
         let Some((last, before)) = steps.split_last() else {
             life.sim.watch();
             start(&mut life).map_err(told)?;
-            return self.moments(&mut life, depth, &mut random);
+            return self.moments(&mut life, effort, &mut random);
         };
         start(&mut life).map_err(told)?;
         for step in before {
@@ -188,7 +167,8 @@ impl Sweep {
         life.sim.watch();
         life.watches = true;
         last.take(&mut life, &mut random).map_err(told)?;
-        self.moments(&mut life, depth, &mut random)
+        self.count(&life);
+        self.moments(&mut life, effort, &mut random)
     }
 
     /// Many steps, all kinds of ends, errors at any operation.
@@ -196,7 +176,7 @@ impl Sweep {
         let mut random = Random(job);
         let mut life = Life::new(Sim::new(job), Expected::default(), metrics);
         start(&mut life).map_err(told)?;
-        for number in 0..40 {
+        for number in 0..STEPS {
             let step = Step::ALL[random.below(Step::ALL.len() as u64) as usize];
             let is_watched = random.below(3) == 0;
             let fails = random.below(6) == 0;
@@ -210,18 +190,24 @@ impl Sweep {
             }
             step.take(&mut life, &mut random).map_err(told)?;
             if is_watched {
-                self.moments(&mut life, Depth::Some, &mut random)?;
+                self.moments(&mut life, Effort::of(STEPS), &mut random)?;
                 life.sim.watch_no_more();
             }
             if self.is_done() {
                 break;
             }
         }
+        self.count(&life);
         Ok(())
     }
 
+    fn count(&self, life: &Life) {
+        self.survived.fetch_add(life.survived, Ordering::Relaxed);
+        self.ended.fetch_add(life.ended, Ordering::Relaxed);
+    }
+
     /// Crashes at every moment that was watched, and now.
-    fn moments(&self, life: &mut Life, depth: Depth, random: &mut Random) -> Result<(), String> {
+    fn moments(&self, life: &mut Life, effort: Effort, random: &mut Random) -> Result<(), String> {
         life.collect();
         let now = Moment { operation: u64::MAX, sim: life.sim.snapshot(), expected: life.expected.clone() };
         let mut moments = std::mem::take(&mut life.moments);
@@ -231,7 +217,7 @@ impl Sweep {
                 u64::MAX => format!("after the last operation, {why}"),
                 number => format!("operation {number}, {why}"),
             };
-            self.crashes(&moment, depth, random, &life.metrics).map_err(at)?;
+            self.crashes(&moment, effort, random, &life.metrics).map_err(at)?;
         }
         Ok(())
     }
@@ -239,25 +225,23 @@ impl Sweep {
     fn crashes(
         &self,
         moment: &Moment,
-        depth: Depth,
+        effort: Effort,
         random: &mut Random,
         metrics: &Arc<Metrics>,
     ) -> Result<(), String> {
         let (sim, expected) = (&moment.sim, &moment.expected);
         let visit = |sim: Sim, what: &str, seed: u64| {
-            let visited = self.visit(sim, expected, depth, metrics);
+            let visited = self.visit(sim, expected, effort, metrics);
             visited.map_err(|why| format!("{what} (seed {seed}): {why}"))
         };
         visit(sim.kill(), "killed", 0)?;
         let seed = random.below(1 << 32);
         visit(sim.kill_and_evict(seed), "killed, and clean pages left the cache", seed)?;
-        let is_first = matches!(depth, Depth::All | Depth::Some);
-        let cuts = if is_first { CUTS } else { CUTS_OF_RECOVERY };
-        for _ in 0..cuts {
+        for _ in 0..effort.cuts {
             let seed = random.below(1 << 32);
             visit(sim.crash(seed), "power cut", seed)?;
         }
-        if is_first {
+        if !effort.is_recovery {
             let seed = random.below(1 << 32);
             visit(sim.crash_unreadably(seed), "power cut with unreadable pages", seed)?;
         }
@@ -265,7 +249,7 @@ impl Sweep {
     }
 
     /// Recovers and checks one state, unless that was done before.
-    fn visit(&self, sim: Sim, expected: &Expected, depth: Depth, metrics: &Arc<Metrics>) -> Result<(), String> {
+    fn visit(&self, sim: Sim, expected: &Expected, effort: Effort, metrics: &Arc<Metrics>) -> Result<(), String> {
         let hash = sim.hash();
         let (is_new, is_due) = self.seen.note(hash, expected.key);
         self.states.fetch_add(u64::from(is_new), Ordering::Relaxed);
@@ -273,7 +257,7 @@ impl Sweep {
             return Ok(());
         }
         self.checks.fetch_add(1, Ordering::Relaxed);
-        let deeper = depth.goes_on(hash);
+        let deeper = hash.is_multiple_of(effort.deeper);
         if deeper {
             sim.watch();
         }
@@ -284,7 +268,8 @@ impl Sweep {
             life.inspect()?;
         }
         match life.open() {
-            Err(End::Process(error)) if life.sim.is_limited() && error.to_string().contains("fits") => {
+            // A full disk may keep the log from opening; with room it opens.
+            Err(end) if life.sim.is_limited() && end.is_full() => {
                 life.sim.set_capacity(None);
                 life.open().map_err(told)?;
             }
@@ -295,7 +280,7 @@ impl Sweep {
         }
         if deeper {
             let random = &mut Random(hash);
-            self.moments(&mut life, Depth::Recovery, random).map_err(|why| format!("recovery: {why}"))?;
+            self.moments(&mut life, Effort::RECOVERY, random).map_err(|why| format!("recovery: {why}"))?;
         }
         Ok(())
     }

@@ -9,7 +9,8 @@ use std::io::{Error, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-const EIO: i32 = 5;
+pub(super) const EIO: i32 = 5;
+pub(super) const ENOSPC: i32 = 28;
 
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
@@ -18,7 +19,8 @@ pub(super) struct Machine {
     pub operations: u64,
     pub crash_at: Option<u64>,
     pub down: bool,
-    pub fail_at: BTreeSet<u64>,
+    /// Planned errors: operation and errno.
+    pub fail_at: BTreeMap<u64, i32>,
     pub capacity: Option<u64>,
     pub unreadable: BTreeMap<usize, Range<u64>>,
     pub locks: BTreeSet<PathBuf>,
@@ -30,8 +32,8 @@ pub(super) struct Machine {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Done,
-    /// It fails with an I/O error, perhaps half done.
-    Fails,
+    /// It fails with this errno, perhaps half done.
+    Fails(i32),
     /// The machine stops in the middle; whether the operation still took place is open.
     Stops {
         happened: bool,
@@ -46,7 +48,7 @@ impl Machine {
             operations: 0,
             crash_at: None,
             down: false,
-            fail_at: BTreeSet::new(),
+            fail_at: BTreeMap::new(),
             capacity,
             unreadable: BTreeMap::new(),
             locks: BTreeSet::new(),
@@ -66,7 +68,7 @@ impl Machine {
             self.down = true;
             return Ok(Fate::Stops { happened: self.random.below(2) == 0 });
         }
-        Ok(if self.fail_at.remove(&number) { Fate::Fails } else { Fate::Done })
+        Ok(self.fail_at.remove(&number).map_or(Fate::Done, Fate::Fails))
     }
 
     pub fn check_up(&self) -> Result<(), Error> {
@@ -77,7 +79,7 @@ impl Machine {
     pub fn atomic(&mut self, act: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
         match self.begin()? {
             Fate::Done => act(self),
-            Fate::Fails => Err(Error::from_raw_os_error(EIO)),
+            Fate::Fails(errno) => Err(Error::from_raw_os_error(errno)),
             Fate::Stops { happened } => {
                 if happened {
                     act(self)?;
@@ -131,11 +133,11 @@ impl Machine {
         let directory = self.directory(dir)?;
         match fate {
             Fate::Done | Fate::Stops { happened: true } => directory.sync(),
-            Fate::Fails => directory.sync_and_fail(&mut random),
+            Fate::Fails(_) => directory.sync_and_fail(&mut random),
             Fate::Stops { happened: false } => {}
         }
         self.random.next();
-        if fate == Fate::Fails { Err(Error::from_raw_os_error(EIO)) } else { self.check_up() }
+        if let Fate::Fails(errno) = fate { Err(Error::from_raw_os_error(errno)) } else { self.check_up() }
     }
 
     pub fn write(&mut self, number: usize, position: u64, bytes: &[u8]) -> Result<(), Error> {
@@ -156,7 +158,7 @@ impl Machine {
         }
         self.check_up()?;
         match fate {
-            Fate::Fails => Err(Error::from_raw_os_error(EIO)),
+            Fate::Fails(errno) => Err(Error::from_raw_os_error(errno)),
             _ if fits < bytes.len() => Err(ErrorKind::StorageFull.into()),
             _ => Ok(()),
         }
@@ -167,10 +169,10 @@ impl Machine {
         let inode = self.image.inode_mut(number);
         match fate {
             Fate::Done | Fate::Stops { happened: true } => inode.sync(),
-            Fate::Fails => inode.sync_and_fail(&mut self.random),
+            Fate::Fails(_) => inode.sync_and_fail(&mut self.random),
             Fate::Stops { happened: false } => {}
         }
-        if fate == Fate::Fails { Err(Error::from_raw_os_error(EIO)) } else { self.check_up() }
+        if let Fate::Fails(errno) = fate { Err(Error::from_raw_os_error(errno)) } else { self.check_up() }
     }
 
     pub fn read(&self, number: usize, position: u64, buffer: &mut [u8]) -> Result<usize, Error> {

@@ -64,7 +64,12 @@ impl Sim {
     /// Plans an I/O error for the changing operation with this number: a write may be done in part; a sync loses some
     /// of its data and marks all of it clean.
     pub fn fail_at(&self, operation: u64) {
-        self.machine().fail_at.insert(operation);
+        self.machine().fail_at.insert(operation, machine::EIO);
+    }
+
+    /// The same with "no space left", as disks say that allocate late.
+    pub fn refuse_at(&self, operation: u64) {
+        self.machine().fail_at.insert(operation, machine::ENOSPC);
     }
 
     /// Limits the disk to this many bytes of file contents; a write beyond it is done in part and fails.
