@@ -76,6 +76,11 @@ impl Catalogue {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The log's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The path of a segment.
     pub fn path(&self, number: u64) -> PathBuf {
         self.dir.join(wal_name(number))

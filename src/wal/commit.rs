@@ -5,8 +5,8 @@
 //! that was not durable is handed on. All decisions about bytes are the [`Writer`]'s.
 
 use super::error::WalError;
-use super::feed::Handover;
 use super::format::entry::Entry;
+use super::handover::Handover;
 use super::marks::Marks;
 use super::options::Options;
 use super::queue::{Full, Queue, Reply, Unit};

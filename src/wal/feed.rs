@@ -1,31 +1,25 @@
 //! The feed: durable blocks in LSN order, from memory while it lasts, else read back from the segments.
 //!
-//! Promises: a block is handed out only after its sync; memory is bounded in bytes, however long the backlog: beyond the
-//! budget only one place in the log is remembered. Reading back costs more than waiting a moment, so while blocks are being
-//! taken the feed may hold up to twice its budget and asks the sources to wait ([`Handover::is_crowded`]); once nobody
-//! takes any, the log takes all that comes. Corrupt bytes stop their partition, not the others.
+//! Promises: a block is handed out only after its sync; memory is bounded in bytes, however long the backlog. A damaged
+//! block stops its partition, not the others, until a repair file mends it: then the feed goes back to it and hands out what
+//! it had left out of that partition, in order (see [`super::detour`]). Nothing is handed out past a damaged block.
 
 use super::catalogue::{Catalogue, Location};
+use super::detour::Detour;
 use super::error::WalError;
-use super::format::footer::IndexEntry;
-use super::format::frame::{FRAME_HEADER, FrameHeader, Kind};
+use super::format::frame::{FrameHeader, Kind};
 use super::format::state::State;
+pub use super::handover::Handover;
+use super::repair::Repairs;
 use super::scan::finding::CorruptBlock;
-use super::scan::{BadPart, Damage, Piece, Scanner, index};
-use crate::io::Storage;
-use crate::metrics::Metrics;
+use super::scan::{BadPart, Damage, Piece, Scanner, lost, read_payload};
+use crate::io::{File, Storage};
 use crate::record::{Block, Lsn, Partition};
 use bytes::Bytes;
-use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Nothing was taken for so long: the sink stands still.
-const STANDSTILL: Duration = Duration::from_millis(250);
-
-/// What is to be read back counts as little below so many budgets.
-const SHORT: usize = 4;
 
 /// What the feed hands out. Cloning shares the payload.
 #[derive(Clone, Debug)]
@@ -39,155 +33,71 @@ pub enum FeedItem {
     },
     /// A block of direct mode: its plan is durable, its data was never logged.
     Planned(Block),
-    /// An acknowledged block that can't be read. Later blocks of its partition are not handed out.
+    /// An acknowledged block that can't be read. Nothing later of its partition is handed out until it is repaired; then
+    /// it comes as a [`FeedItem::Block`].
     Corrupt(CorruptBlock),
-}
-
-#[derive(Debug, Default)]
-struct Shelf {
-    queue: VecDeque<(Lsn, Block)>,
-    /// Blocks of direct mode; handed out after everything that was logged.
-    planned: VecDeque<Block>,
-    bytes: usize,
-    /// Set: blocks from here on are read back.
-    behind: Option<Location>,
-    /// Bytes of blocks to be read back, as far as they were counted.
-    behind_bytes: usize,
-    /// When a block was last taken out of memory.
-    taken: Option<Instant>,
-    /// The next LSN to become durable.
-    next_lsn: Lsn,
-    failed: Option<Arc<WalError>>,
-    is_closed: bool,
-}
-
-impl Shelf {
-    fn is_moving(&self) -> bool {
-        self.taken.is_some_and(|taken| taken.elapsed() < STANDSTILL)
-    }
-}
-
-/// Between the log's thread, which puts blocks in, and the feed.
-#[derive(Debug)]
-pub struct Handover {
-    shelf: Mutex<Shelf>,
-    changed: Condvar,
-    limit: usize,
-    /// Bytes of planned blocks announced and not handed out yet.
-    planned_bytes: AtomicUsize,
-    metrics: Arc<Metrics>,
-}
-
-impl Handover {
-    /// Keeps at most `limit` bytes (or one block); reads back from `from` on, the log ends before `next_lsn`.
-    pub fn new(limit: usize, from: Location, next_lsn: Lsn, metrics: Arc<Metrics>) -> Self {
-        let behind = (from.lsn < next_lsn).then_some(from);
-        // What an earlier life left was not counted: it is much.
-        let behind_bytes = if behind.is_some() { usize::MAX } else { 0 };
-        let shelf = Mutex::new(Shelf { behind, behind_bytes, next_lsn, ..Shelf::default() });
-        Self { shelf, changed: Condvar::new(), limit, planned_bytes: AtomicUsize::new(0), metrics }
-    }
-
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the blocks of a group that has just become durable; `next_lsn` follows its last frame.
-    pub fn put<'a>(&self, blocks: impl Iterator<Item = (Location, &'a Block)>, next_lsn: Lsn) {
-        let mut shelf = self.shelf();
-        let limit = if shelf.behind.is_none() && shelf.is_moving() { 2 * self.limit } else { self.limit };
-        for (location, block) in blocks {
-            let bytes = block.payload.len();
-            let fits = shelf.bytes + bytes <= limit || shelf.queue.is_empty();
-            if shelf.behind.is_none() && fits {
-                shelf.queue.push_back((location.lsn, block.clone()));
-                shelf.bytes += bytes;
-            } else {
-                shelf.behind.get_or_insert(location);
-                shelf.behind_bytes = shelf.behind_bytes.saturating_add(bytes);
-                self.metrics.feed_spilled_blocks.inc();
-            }
-        }
-        shelf.next_lsn = next_lsn;
-        drop(shelf);
-        self.changed.notify_all();
-    }
-
-    /// Blocks of direct mode are on their way: from now on their bytes count.
-    pub fn announce(&self, blocks: &[Block]) {
-        let bytes = blocks.iter().map(|block| block.payload.len()).sum();
-        self.planned_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Takes announced blocks whose plan is durable. They are never dropped: who announces them bounds their bytes by
-    /// [`Handover::planned_bytes`].
-    pub fn put_planned(&self, blocks: impl IntoIterator<Item = Block>) {
-        self.shelf().planned.extend(blocks);
-        self.changed.notify_all();
-    }
-
-    /// Bytes of planned blocks announced and not handed out yet.
-    pub fn planned_bytes(&self) -> usize {
-        self.planned_bytes.load(Ordering::Relaxed)
-    }
-
-    /// True while the budget is used up and blocks are being taken: it is worth waiting a moment before more is logged.
-    pub fn is_crowded(&self) -> bool {
-        let shelf = self.shelf();
-        // A short way back is worth making up first; a long one is what the log is for.
-        let little =
-            if shelf.behind.is_some() { shelf.behind_bytes < SHORT * self.limit } else { shelf.bytes > self.limit };
-        little && shelf.is_moving()
-    }
-
-    /// Nothing more is handed out: the log is poisoned.
-    pub fn fail(&self, error: Arc<WalError>) {
-        self.shelf().failed = Some(error);
-        self.changed.notify_all();
-    }
-
-    /// Nothing more comes: the log was closed.
-    pub fn close(&self) {
-        self.shelf().is_closed = true;
-        self.changed.notify_all();
-    }
-
-    /// Segments from this number on may be read: they must not be given up.
-    pub fn pinned(&self) -> u64 {
-        self.shelf().behind.map_or(u64::MAX, |location| location.segment)
-    }
-
-    /// Bytes of blocks held in memory.
-    pub fn bytes(&self) -> usize {
-        self.shelf().bytes
-    }
 }
 
 /// Reads durable blocks. One owner; blocks at most as long as it is told.
 #[derive(Debug)]
 pub struct Feed {
-    storage: Arc<dyn Storage>,
-    catalogue: Arc<Catalogue>,
+    reader: Reader,
     handover: Arc<Handover>,
     cursor: Option<Cursor>,
+    /// Partitions with a damaged block, and how to get back to it.
+    detours: HashMap<Partition, Detour>,
+    /// Of partitions that had a detour: what was handed out on it, which must not come twice.
+    detoured: HashMap<Partition, Lsn>,
+    /// What is handed out next.
+    ready: VecDeque<FeedItem>,
+    /// The last LSN that the way through the log has passed.
+    passed: Lsn,
+    /// The repairs that the detours were last told of.
+    repairs_seen: u64,
+    /// Whose turn it is, the detours' or the way through the log.
+    detours_turn: bool,
+}
+
+/// What reading needs to know.
+#[derive(Debug)]
+pub(super) struct Reader {
+    storage: Arc<dyn Storage>,
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) repairs: Arc<Repairs>,
     /// What was settled before the log was opened: the state then, and its last LSN.
     settled: Arc<State>,
     corrupt: Vec<CorruptBlock>,
-    stopped: HashSet<Partition>,
-    pending: VecDeque<CorruptBlock>,
 }
 
+/// A place that is read from.
 #[derive(Debug)]
-struct Cursor {
-    at: Location,
-    scanner: Option<Scanner>,
+pub(super) struct Cursor {
+    pub at: Location,
+    pub scanner: Option<(Arc<dyn File>, Scanner)>,
+}
+
+impl Cursor {
+    pub fn at(at: Location) -> Self {
+        Self { at, scanner: None }
+    }
 }
 
 /// What reading one piece gave.
-enum Step {
-    Item(FeedItem),
+pub(super) enum Step {
+    Block {
+        lsn: Lsn,
+        block: Block,
+    },
+    /// Damaged blocks that are not settled.
+    Damaged(Vec<CorruptBlock>),
     Nothing,
     CaughtUp,
+}
+
+enum Taken {
+    Item(FeedItem),
+    Behind(Location),
+    TimedOut,
 }
 
 impl Feed {
@@ -199,16 +109,26 @@ impl Feed {
         state: State,
         corrupt: Vec<CorruptBlock>,
     ) -> Self {
+        let repairs = Repairs::new(Arc::clone(&storage), catalogue.dir(), state.wal_id, Vec::new());
+        let (settled, repairs) = (Arc::new(state), Arc::new(repairs));
         Self {
-            storage,
-            catalogue,
+            reader: Reader { storage, catalogue, repairs, settled, corrupt },
             handover,
             cursor: None,
-            settled: Arc::new(state),
-            corrupt,
-            stopped: HashSet::new(),
-            pending: VecDeque::new(),
+            detours: HashMap::new(),
+            detoured: HashMap::new(),
+            ready: VecDeque::new(),
+            passed: 0,
+            repairs_seen: 0,
+            detours_turn: false,
         }
+    }
+
+    /// Takes damaged blocks from these repair files, and asks for those that are missing.
+    #[must_use]
+    pub fn with_repairs(mut self, repairs: Arc<Repairs>) -> Self {
+        self.reader.repairs = repairs;
+        self
     }
 
     /// The next durable block that was not settled (delivered or disowned) when the log was opened; `None` if there is
@@ -216,34 +136,51 @@ impl Feed {
     pub fn next(&mut self, timeout: Duration) -> Result<Option<FeedItem>, WalError> {
         let deadline = Instant::now() + timeout;
         loop {
-            let item = match self.take(deadline)? {
-                Taken::Item(item) => item,
-                Taken::TimedOut => return Ok(None),
-                Taken::Behind(location) => match self.read_back(location)? {
-                    Step::Item(item) => item,
-                    Step::Nothing | Step::CaughtUp => continue,
-                },
-            };
-            if let Some(item) = self.admit(item) {
+            if let Some(item) = self.ready.pop_front() {
                 return Ok(Some(item));
+            }
+            self.wake_detours();
+            self.detours_turn = !self.detours_turn;
+            let on_the_way = self.is_catching_up();
+            if self.detours_turn && on_the_way {
+                self.walk_detour()?;
+                continue;
+            }
+            // A detour with more to read does not wait for what comes in.
+            match self.take(if on_the_way { Instant::now() } else { deadline })? {
+                Taken::Item(item) => self.admit(item),
+                Taken::Behind(location) => self.read_back(location)?,
+                Taken::TimedOut if on_the_way => {}
+                Taken::TimedOut => return Ok(None),
             }
         }
     }
 
-    /// Leaves out what follows a corrupt block in its partition.
-    fn admit(&mut self, item: FeedItem) -> Option<FeedItem> {
-        match &item {
-            FeedItem::Block { block, .. } | FeedItem::Planned(block) => {
-                (!self.stopped.contains(&block.header.partition)).then_some(item)
+    /// True while blocks are being read that were left out because of damage that is repaired now.
+    pub fn is_catching_up(&self) -> bool {
+        self.detours.values().any(Detour::can_go_on)
+    }
+
+    /// Hands out a block, unless its partition is on a detour or was there with it.
+    fn admit(&mut self, item: FeedItem) {
+        match item {
+            FeedItem::Block { lsn, block } => {
+                self.passed = self.passed.max(lsn);
+                let partition = block.header.partition;
+                let again = || self.detoured.get(&partition).is_some_and(|through| lsn <= *through);
+                if !self.detours.contains_key(&partition) && !again() {
+                    self.ready.push_back(FeedItem::Block { lsn, block });
+                }
             }
-            FeedItem::Corrupt(corrupt) => self.stopped.insert(corrupt.partition).then_some(item),
+            FeedItem::Planned(block) => match self.detours.get_mut(&block.header.partition) {
+                Some(detour) => detour.hold(block),
+                None => self.ready.push_back(FeedItem::Planned(block)),
+            },
+            FeedItem::Corrupt(_) => self.ready.push_back(item),
         }
     }
 
     fn take(&mut self, deadline: Instant) -> Result<Taken, WalError> {
-        if let Some(corrupt) = self.pending.pop_front() {
-            return Ok(Taken::Item(FeedItem::Corrupt(corrupt)));
-        }
         let mut shelf = self.handover.shelf();
         loop {
             if let Some(error) = &shelf.failed {
@@ -273,40 +210,104 @@ impl Feed {
         }
     }
 
-    fn read_back(&mut self, from: Location) -> Result<Step, WalError> {
-        let mut cursor = self.cursor.take().unwrap_or(Cursor { at: from, scanner: None });
-        let step = self.step(&mut cursor)?;
+    /// Reads one piece of what is not in memory any more.
+    fn read_back(&mut self, from: Location) -> Result<(), WalError> {
+        let mut cursor = self.cursor.take().unwrap_or_else(|| Cursor::at(from));
+        let step = self.reader.step(&mut cursor, None)?;
+        let after = cursor.at;
         let mut shelf = self.handover.shelf();
         // Under the lock: what becomes durable from now on goes into memory again.
         if matches!(step, Step::CaughtUp) && cursor.at.lsn == shelf.next_lsn {
             (shelf.behind, shelf.behind_bytes) = (None, 0);
         } else {
-            if let Step::Item(FeedItem::Block { block, .. }) = &step {
+            if let Step::Block { block, .. } = &step {
                 shelf.taken = Some(Instant::now());
                 shelf.behind_bytes = shelf.behind_bytes.saturating_sub(block.payload.len());
             }
             shelf.behind = Some(cursor.at);
             self.cursor = Some(cursor);
         }
-        Ok(step)
+        drop(shelf);
+        match step {
+            Step::Block { lsn, block } => self.admit(FeedItem::Block { lsn, block }),
+            Step::Damaged(blocks) => {
+                self.passed = self.passed.max(after.lsn.saturating_sub(1));
+                self.leave_out(blocks, after);
+            }
+            Step::Nothing | Step::CaughtUp => {}
+        }
+        Ok(())
     }
 
-    /// Reads one piece at the cursor and moves it on.
-    fn step(&mut self, cursor: &mut Cursor) -> Result<Step, WalError> {
+    /// Damaged blocks in one place, which ends at `after`: hands out what is repaired; where something is missing, the
+    /// partition waits there.
+    fn leave_out(&mut self, blocks: Vec<CorruptBlock>, after: Location) {
+        let mut stopped_here = Vec::new();
+        for damaged in blocks {
+            let partition = damaged.partition;
+            if stopped_here.contains(&partition) {
+                if let Some(detour) = self.detours.get_mut(&partition) {
+                    detour.also(damaged);
+                }
+            } else if self.detours.contains_key(&partition) {
+                // It will be met on the detour.
+            } else if let Some(block) = self.reader.repairs.find(&damaged) {
+                self.admit(FeedItem::Block { lsn: damaged.lsn, block });
+            } else {
+                self.reader.repairs.want(&damaged);
+                self.detours.insert(partition, Detour::new(damaged.clone(), after));
+                stopped_here.push(partition);
+                self.ready.push_back(FeedItem::Corrupt(damaged));
+            }
+        }
+    }
+
+    /// Something was repaired: perhaps a detour can go on.
+    fn wake_detours(&mut self) {
+        let changes = self.reader.repairs.changes();
+        if self.repairs_seen != changes {
+            self.repairs_seen = changes;
+            self.detours.values_mut().for_each(Detour::wake);
+        }
+    }
+
+    /// One step of a detour that can go on.
+    fn walk_detour(&mut self) -> Result<(), WalError> {
+        let Some((partition, detour)) = self.detours.iter_mut().find(|(_, detour)| detour.can_go_on()) else {
+            return Ok(());
+        };
+        let partition = *partition;
+        if let Some(item) = detour.walk(&self.reader, self.passed)? {
+            if let FeedItem::Block { lsn, .. } = &item {
+                self.detoured.insert(partition, *lsn);
+            }
+            self.ready.push_back(item);
+        }
+        if detour.is_over(self.passed) {
+            let held = self.detours.remove(&partition).map(Detour::held).unwrap_or_default();
+            self.ready.extend(held.into_iter().map(FeedItem::Planned));
+        }
+        Ok(())
+    }
+}
+
+impl Reader {
+    /// Reads one piece at the cursor and moves it on; with `only`, blocks of other partitions are passed over.
+    pub fn step(&self, cursor: &mut Cursor, only: Option<Partition>) -> Result<Step, WalError> {
         if cursor.scanner.is_none() && !self.aim(cursor)? {
             return Ok(Step::CaughtUp);
         }
         let number = cursor.at.segment;
-        let Some(scanner) = &mut cursor.scanner else {
+        let Some((file, scanner)) = &mut cursor.scanner else {
             return Ok(Step::Nothing);
         };
+        let wanted = |header: &FrameHeader| only.is_none_or(|partition| header.partition == partition);
         let step = match scanner.next_piece() {
             None => None,
             Some(Piece::Frame(header, payload)) => Some(Ok(match header.block() {
-                Some(block) if !is_settled(&self.settled, &header) => {
+                Some(block) if wanted(&header) && !is_settled(&self.settled, &header) => {
                     let payload = Bytes::copy_from_slice(payload);
-                    let block = Block { header: block, payload };
-                    Step::Item(FeedItem::Block { lsn: header.lsn, block })
+                    Step::Block { lsn: header.lsn, block: Block { header: block, payload } }
                 }
                 _ => Step::Nothing,
             })),
@@ -319,7 +320,10 @@ impl Feed {
                 Ok(Step::Nothing)
             }
             Some(Ok(step)) => Ok(step),
-            Some(Err(damage)) => self.damaged(number, &damage),
+            Some(Err(damage)) => {
+                let file = Arc::clone(file);
+                self.damaged(number, &file, &damage)
+            }
         }
     }
 
@@ -332,8 +336,8 @@ impl Feed {
             if cursor.at.position < listed.end {
                 let file = self.storage.open(&self.catalogue.path(listed.number), false)?;
                 let Location { position, lsn, .. } = cursor.at;
-                let scanner = Scanner::new(file, listed.salt, position, lsn, listed.end);
-                cursor.scanner = Some(scanner);
+                let scanner = Scanner::new(Arc::clone(&file), listed.salt, position, lsn, listed.end);
+                cursor.scanner = Some((file, scanner));
                 return Ok(true);
             }
             let next = self.catalogue.at_or_after(listed.number + 1);
@@ -354,84 +358,45 @@ impl Feed {
         }
     }
 
-    fn damaged(&mut self, segment: u64, damage: &Damage) -> Result<Step, WalError> {
-        let path = self.catalogue.path(segment);
-        let Some(header) = damage.header else {
-            let inside =
-                |c: &&CorruptBlock| c.segment == segment && damage.position <= c.position && c.position < damage.end;
-            let mut known: Vec<_> = self.corrupt.iter().filter(inside).cloned().collect();
-            let unseen = damage.lsn > self.settled.lsn || !self.catalogue.get(segment).is_some_and(|s| s.verified);
-            if let Some(index) = self.index(segment, damage.position).filter(|_| known.is_empty() && unseen) {
-                known = self.lost(segment, damage, &index);
-            } else if known.is_empty() && unseen {
-                let (position, lsn) = (damage.position, Some(damage.lsn));
-                return Err(WalError::corrupt(&path, position, lsn, damage.reason.clone()));
-            }
-            self.pending.extend(known);
-            return Ok(Step::Nothing);
-        };
-        if header.kind != Kind::Block || is_settled(&self.settled, &header) {
-            return Ok(Step::Nothing);
-        }
+    fn damaged(&self, segment: u64, file: &Arc<dyn File>, damage: &Damage) -> Result<Step, WalError> {
         if damage.part == BadPart::Pad {
-            return self.read_padded(&header, segment);
+            return damage.header.map_or(Ok(Step::Nothing), |header| self.read_padded(file.as_ref(), &header));
         }
-        Ok(Step::Item(FeedItem::Corrupt(CorruptBlock {
-            path,
-            segment,
-            position: damage.position,
-            end: damage.end,
-            lsn: header.lsn,
-            partition: header.partition,
-            tenure: header.tenure,
-            first: header.first,
-            next: header.next,
-        })))
-    }
-
-    /// The footer's blocks, if a footer follows the position.
-    fn index(&self, segment: u64, after: u64) -> Option<Vec<IndexEntry>> {
-        let listed = self.catalogue.get(segment).filter(|s| s.sealed)?;
-        let file = self.storage.open(&self.catalogue.path(segment), false).ok()?;
-        index::find(&file, listed.salt, after, listed.end).map(|index| index.blocks)
-    }
-
-    /// The blocks in a damaged place that are still to be delivered.
-    fn lost(&self, segment: u64, damage: &Damage, index: &[IndexEntry]) -> Vec<CorruptBlock> {
-        let inside = |e: &&IndexEntry| damage.position <= e.position && e.position < damage.end;
-        let settled = |e: &&IndexEntry| {
-            e.lsn <= self.settled.lsn && self.settled.is_range_settled(e.partition(), e.lsn, &e.range())
+        let path = self.catalogue.path(segment);
+        let listed = self.catalogue.get(segment);
+        let salt = listed.as_ref().map_or(0, |listed| listed.salt);
+        let sealed = listed.filter(|listed| listed.sealed).map(|listed| listed.end);
+        let Some(lost) = lost::blocks(file, salt, damage, sealed) else {
+            return self.known_damage(segment, damage);
         };
-        let corrupt = index.iter().filter(inside).filter(|e| !settled(e)).map(|e| CorruptBlock {
-            path: self.catalogue.path(segment),
-            segment,
-            position: e.position,
-            end: e.position + u64::from(e.length),
-            lsn: e.lsn,
-            partition: e.partition(),
-            tenure: e.tenure,
-            first: e.first,
-            next: e.next,
-        });
-        corrupt.collect()
+        let of_it = |named| CorruptBlock::new(&path, segment, salt, named, damage.header);
+        let open = |c: &CorruptBlock| c.lsn > self.settled.lsn || !self.settled.is_settled(c.lsn, &c.block());
+        let blocks: Vec<_> = lost.iter().map(of_it).filter(open).collect();
+        Ok(if blocks.is_empty() { Step::Nothing } else { Step::Damaged(blocks) })
+    }
+
+    /// Damage that only recovery could name.
+    fn known_damage(&self, segment: u64, damage: &Damage) -> Result<Step, WalError> {
+        let inside =
+            |c: &&CorruptBlock| c.segment == segment && damage.position <= c.position && c.position < damage.end;
+        let known: Vec<_> = self.corrupt.iter().filter(inside).cloned().collect();
+        let unseen = damage.lsn > self.settled.lsn || !self.catalogue.get(segment).is_some_and(|s| s.verified);
+        if known.is_empty() && unseen {
+            let (path, lsn) = (self.catalogue.path(segment), Some(damage.lsn));
+            return Err(WalError::corrupt(&path, damage.position, lsn, damage.reason.clone()));
+        }
+        Ok(if known.is_empty() { Step::Nothing } else { Step::Damaged(known) })
     }
 
     /// Only the zeros behind the payload are damaged.
-    fn read_padded(&self, header: &FrameHeader, segment: u64) -> Result<Step, WalError> {
-        let file = self.storage.open(&self.catalogue.path(segment), false)?;
-        let mut payload = vec![0; header.payload_len as usize];
-        file.read_at(header.position + FRAME_HEADER as u64, &mut payload)?;
-        Ok(header.block().map_or(Step::Nothing, |block| {
-            let block = Block { header: block, payload: payload.into() };
-            Step::Item(FeedItem::Block { lsn: header.lsn, block })
-        }))
+    fn read_padded(&self, file: &dyn File, header: &FrameHeader) -> Result<Step, WalError> {
+        let Some(block) = header.block().filter(|_| header.kind == Kind::Block && !is_settled(&self.settled, header))
+        else {
+            return Ok(Step::Nothing);
+        };
+        let block = Block { header: block, payload: read_payload(file, header)?.into() };
+        Ok(Step::Block { lsn: header.lsn, block })
     }
-}
-
-enum Taken {
-    Item(FeedItem),
-    Behind(Location),
-    TimedOut,
 }
 
 fn is_settled(state: &State, header: &FrameHeader) -> bool {

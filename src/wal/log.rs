@@ -3,16 +3,19 @@
 use super::catalogue::Catalogue;
 use super::commit::{Request, Shared, Worker};
 use super::error::WalError;
-use super::feed::{Feed, Handover};
+use super::feed::Feed;
 use super::format::MAX_PAYLOAD;
 use super::format::entry::Entry;
-use super::format::state::State;
+use super::format::state::{Disowned, State};
+use super::handover::Handover;
 use super::marks::{Marks, PartitionMarks};
 use super::options::Options;
 use super::queue::Unit;
 use super::rack::Rack;
 use super::recovery::{self, Recovered, RecoveryReport};
+use super::repair::{KeepError, Repairs};
 use super::reread;
+use super::scan::finding::CorruptBlock;
 use crate::io::Storage;
 use crate::record::{Block, Lsn, Partition};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -49,6 +52,7 @@ struct Inner {
     storage: Arc<dyn Storage>,
     catalogue: Arc<Catalogue>,
     rack: Arc<Rack>,
+    repairs: Arc<Repairs>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     is_closed: AtomicBool,
 }
@@ -76,7 +80,7 @@ pub struct Status {
 
 /// Recovers the log in `options.dir` (an empty or missing directory becomes a new log) and starts its threads.
 pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, WalError> {
-    let Recovered { lock, writer, feed_from, report } = recovery::recover(&storage, &options)?;
+    let Recovered { lock, writer, feed_from, repairs, report } = recovery::recover(&storage, &options)?;
     let state = writer.state().clone();
     let (catalogue, rack) = (Arc::clone(writer.catalogue()), Arc::clone(writer.rack()));
     let next_lsn = writer.durable_lsn() + 1;
@@ -104,10 +108,15 @@ pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, WalEr
         })?,
         spawn_preparer(&rack, &shared, preparers)?,
     ]);
-    let corrupt = report.corrupt.clone();
+    let repairs = Arc::new(Repairs::new(Arc::clone(&storage), catalogue.dir(), state.wal_id, repairs));
+    for block in &report.corrupt {
+        repairs.want(block);
+    }
+    let corrupt = report.corrupt.iter().chain(&report.mended).cloned().collect();
     let feed = Feed::new(Arc::clone(&storage), Arc::clone(&catalogue), handover, state.clone(), corrupt);
+    let feed = feed.with_repairs(Arc::clone(&repairs));
     let (wal_id, is_closed) = (state.wal_id, AtomicBool::new(false));
-    let inner = Arc::new(Inner { wal_id, storage, catalogue, rack, threads, is_closed });
+    let inner = Arc::new(Inner { wal_id, storage, catalogue, rack, repairs, threads, is_closed });
     Ok(Opened { log: Log { requests, shared, inner }, feed, state, report })
 }
 
@@ -276,7 +285,38 @@ impl Log {
     /// Blocks of `[first, next)` from segments that are still there, in order. Reads files; blocks.
     pub fn read_blocks(&self, partition: Partition, first: i64, next: i64) -> Result<Vec<Block>, WalError> {
         let (storage, catalogue) = (self.inner.storage.as_ref(), &self.inner.catalogue);
-        reread::read_blocks(storage, catalogue, partition, first, next)
+        reread::read_blocks(storage, catalogue, &self.inner.repairs, partition, first, next)
+    }
+
+    /// Damaged blocks and what mends them.
+    pub fn repairs(&self) -> &Repairs {
+        &self.inner.repairs
+    }
+
+    /// Keeps a block that was fetched again, if it is the one that was logged; durable when this returns. Blocks. The
+    /// feed then goes on with its partition.
+    pub fn keep_repair(&self, block: &CorruptBlock, fetched: &Block) -> Result<(), KeepError> {
+        let bytes = self.inner.repairs.keep(block, fetched)?;
+        self.inner.rack.grew(bytes);
+        Ok(())
+    }
+
+    /// Removes repair files of segments that are retired. Blocks.
+    pub fn retire_repairs(&self) -> Result<(), WalError> {
+        let lowest = self.inner.catalogue.numbers().first().copied().unwrap_or(0);
+        let bytes = self.inner.repairs.retire(lowest)?;
+        self.inner.rack.shrank(bytes);
+        Ok(())
+    }
+
+    /// True if the block's segment is retired, or its partition has got past it.
+    pub fn is_settled(&self, block: &CorruptBlock) -> bool {
+        let marks = self.marks(block.partition);
+        let given_up = |d: &Disowned| block.lsn < d.lsn && d.covers(block.tenure, block.first);
+        let listed = self.inner.catalogue.get(block.segment);
+        listed.is_none_or(|listed| listed.salt != block.salt)
+            || block.next <= marks.delivered()
+            || marks.disowned().iter().any(given_up)
     }
 
     /// Clean stop: everything queued is durable, the last segment is sealed, the lock is free when this returns. Other

@@ -16,11 +16,13 @@
 
 pub mod catalogue;
 pub mod commit;
+mod detour;
 pub mod error;
 pub mod feed;
 pub mod fold;
 pub mod format;
 pub mod group;
+pub mod handover;
 pub mod inspect;
 pub mod log;
 pub mod marks;
@@ -28,6 +30,7 @@ pub mod options;
 pub mod queue;
 pub mod rack;
 pub mod recovery;
+pub mod repair;
 pub mod reread;
 pub mod retention;
 pub mod scan;

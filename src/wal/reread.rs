@@ -2,17 +2,23 @@
 
 use super::catalogue::{Catalogue, Listed};
 use super::error::WalError;
+use super::format::footer::IndexEntry;
 use super::format::frame::Kind;
-use super::scan::{Damage, Piece, Scanner, block_range};
+use super::repair::Repairs;
+use super::scan::finding::CorruptBlock;
+use super::scan::{BadPart, Damage, Piece, Scanner, lost, read_payload};
 use crate::io::Storage;
 use crate::record::{Block, Partition};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// The blocks of `[first, next)` in offset order. Where offsets were logged twice (an earlier tenure's were disowned)
-/// the later ones count. An error if part of the range is not in the log any more, or corrupt.
+/// the later ones count. An error if part of the range is not in the log any more, or corrupt and not repaired: then the
+/// repair is asked for.
 pub fn read_blocks(
     storage: &dyn Storage,
     catalogue: &Catalogue,
+    repairs: &Repairs,
     partition: Partition,
     first: i64,
     next: i64,
@@ -23,7 +29,7 @@ pub fn read_blocks(
         for number in catalogue.numbers() {
             let Some(listed) = catalogue.get(number) else { continue };
             if look_everywhere || may_hold(&listed, partition, first, next) {
-                let scanned = scan(storage, catalogue, &listed, &mut wanted);
+                let scanned = scan(storage, catalogue, repairs, &listed, &mut wanted);
                 // A segment that was retired meanwhile holds nothing that is still wanted.
                 scanned.or_else(|error| catalogue.get(number).map_or(Ok(()), |_| Err(error)))?;
             }
@@ -40,10 +46,16 @@ fn may_hold(listed: &Listed, partition: Partition, first: i64, next: i64) -> boo
     !listed.sealed || listed.runs.ranges().any(touches)
 }
 
-fn scan(storage: &dyn Storage, catalogue: &Catalogue, listed: &Listed, wanted: &mut Wanted) -> Result<(), WalError> {
+fn scan(
+    storage: &dyn Storage,
+    catalogue: &Catalogue,
+    repairs: &Repairs,
+    listed: &Listed,
+    wanted: &mut Wanted,
+) -> Result<(), WalError> {
     let path = catalogue.path(listed.number);
     let file = storage.open(&path, false)?;
-    let mut scanner = Scanner::new(file, listed.salt, listed.start, listed.first_lsn, listed.end);
+    let mut scanner = Scanner::new(Arc::clone(&file), listed.salt, listed.start, listed.first_lsn, listed.end);
     while let Some(piece) = scanner.next_piece() {
         match piece {
             Piece::Frame(header, payload) if header.partition == wanted.partition => {
@@ -56,12 +68,26 @@ fn scan(storage: &dyn Storage, catalogue: &Catalogue, listed: &Listed, wanted: &
                     wanted.note(header.first, header.next);
                 }
             }
-            Piece::Damage(damage) if wanted.misses(&damage) => {
-                let range = damage.header.as_ref().and_then(block_range);
-                let (position, lsn, reason) = (damage.position, Some(damage.lsn), damage.reason);
-                return Err(WalError::Corrupt { path, position, lsn, range, reason });
+            Piece::Damage(Damage { header: Some(header), part: BadPart::Pad, .. })
+                if header.partition == wanted.partition =>
+            {
+                if let Some(block) = header.block().filter(|block| wanted.note(block.first, block.next)) {
+                    let payload = read_payload(file.as_ref(), &header)?.into();
+                    wanted.blocks.push(Block { header: block, payload });
+                }
             }
-            Piece::Frame(..) | Piece::Damage(_) => {}
+            Piece::Damage(damage) => {
+                let sealed = listed.sealed.then_some(listed.end);
+                let Some(lost) = lost::blocks(&file, listed.salt, &damage, sealed) else {
+                    return Err(WalError::corrupt(&path, damage.position, Some(damage.lsn), damage.reason));
+                };
+                let ours = |named: &&IndexEntry| wanted.is_of(named);
+                for named in lost.iter().filter(ours).copied().collect::<Vec<_>>() {
+                    let block = CorruptBlock::new(&path, listed.number, listed.salt, &named, damage.header);
+                    wanted.mend(repairs, &block, &damage)?;
+                }
+            }
+            Piece::Frame(..) => {}
         }
     }
     Ok(())
@@ -87,11 +113,22 @@ impl Wanted {
         true
     }
 
-    fn misses(&self, damage: &Damage) -> bool {
-        damage.header.is_none_or(|h| {
-            let wanted = h.partition == self.partition && h.first < self.next && self.first < h.next;
-            h.kind == Kind::Block && wanted
-        })
+    fn is_of(&self, named: &IndexEntry) -> bool {
+        named.partition() == self.partition && named.first < self.next && self.first < named.next
+    }
+
+    /// Takes a damaged block from its repair file.
+    fn mend(&mut self, repairs: &Repairs, damaged: &CorruptBlock, damage: &Damage) -> Result<(), WalError> {
+        let Some(block) = repairs.find(damaged) else {
+            repairs.want(damaged);
+            let (path, position, reason) = (damaged.path.clone(), damaged.position, damage.reason.clone());
+            let range = Some((damaged.partition, damaged.first, damaged.next));
+            return Err(WalError::Corrupt { path, position, lsn: Some(damaged.lsn), range, reason });
+        };
+        if self.note(block.header.first, block.header.next) {
+            self.blocks.push(block);
+        }
+        Ok(())
     }
 
     fn is_covered(&self) -> bool {

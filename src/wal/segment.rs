@@ -32,10 +32,12 @@ pub enum FileName {
     Segment(u64),
     /// `*.spare`: prepared or recycled, never scanned.
     Spare,
-    /// `*.spare.tmp`: a spare that was not finished.
+    /// `*.spare.tmp`, `*.repair.tmp`: a spare or a repair that was not finished.
     Unfinished,
     /// `*.torn`: a kept copy of a torn tail.
     Torn,
+    /// `<20 digits>-<20 digits>.repair`: a block again, of this segment and LSN.
+    Repair,
     /// The lock.
     Lock,
     /// None of ours.
@@ -57,14 +59,27 @@ pub fn torn_name(number: u64) -> String {
     format!("{number:020}.torn")
 }
 
+/// The name of the file that mends the block with this LSN in a segment.
+pub fn repair_name(segment: u64, lsn: Lsn) -> String {
+    format!("{segment:020}-{lsn:020}.repair")
+}
+
+/// The name of a file while it is written.
+pub fn unfinished_name(name: &str) -> String {
+    format!("{name}.tmp")
+}
+
 /// Says what a file name means.
 pub fn classify(name: &str) -> FileName {
     let digits = |stem: &str| stem.len() == DIGITS && stem.bytes().all(|b| b.is_ascii_digit());
+    let two = |stem: &str| stem.split_once('-').is_some_and(|(segment, lsn)| digits(segment) && digits(lsn));
     match name.split_once('.') {
         _ if name == LOCK => FileName::Lock,
         Some((stem, "wal")) if digits(stem) => stem.parse().map_or(FileName::Foreign, FileName::Segment),
         Some((_, "spare")) => FileName::Spare,
         Some((_, "spare.tmp")) => FileName::Unfinished,
+        Some((stem, "repair")) if two(stem) => FileName::Repair,
+        Some((stem, "repair.tmp")) if two(stem) => FileName::Unfinished,
         Some((stem, "torn")) if digits(stem) => FileName::Torn,
         _ => FileName::Foreign,
     }
@@ -278,8 +293,10 @@ mod tests {
         assert_eq!(classify("new-1.spare"), FileName::Spare);
         assert_eq!(classify("new-1.spare.tmp"), FileName::Unfinished);
         assert_eq!(classify(&torn_name(7)), FileName::Torn);
+        assert_eq!(classify(&repair_name(7, 12)), FileName::Repair);
+        assert_eq!(classify(&unfinished_name(&repair_name(7, 12))), FileName::Unfinished);
         assert_eq!(classify(LOCK), FileName::Lock);
-        for foreign in ["7.wal", "notes.txt", "00000000000000000007.wal.bak", "x.torn", ""] {
+        for foreign in ["7.wal", "notes.txt", "00000000000000000007.wal.bak", "x.torn", "7-12.repair", ""] {
             assert_eq!(classify(foreign), FileName::Foreign, "{foreign}");
         }
     }

@@ -236,7 +236,13 @@ impl Sweep {
         Ok(())
     }
 
-    fn crashes(&self, moment: &Moment, depth: Depth, random: &mut Random, metrics: &Arc<Metrics>) -> Result<(), String> {
+    fn crashes(
+        &self,
+        moment: &Moment,
+        depth: Depth,
+        random: &mut Random,
+        metrics: &Arc<Metrics>,
+    ) -> Result<(), String> {
         let (sim, expected) = (&moment.sim, &moment.expected);
         let visit = |sim: Sim, what: &str, seed: u64| {
             let visited = self.visit(sim, expected, depth, metrics);

@@ -149,11 +149,8 @@ impl Image {
         for entry in names {
             if let Entry::File(number) = entry {
                 let inode = &self.inodes[*number];
-                left.inodes[*number] = if inode.is_settled() {
-                    Arc::clone(inode)
-                } else {
-                    Arc::new(inode.after_power_cut(random, harm))
-                };
+                left.inodes[*number] =
+                    if inode.is_settled() { Arc::clone(inode) } else { Arc::new(inode.after_power_cut(random, harm)) };
             }
         }
         left

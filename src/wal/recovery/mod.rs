@@ -11,6 +11,7 @@ pub mod table;
 use super::catalogue::Location;
 use super::error::WalError;
 use super::options::{Entropy, Options};
+use super::repair::files::{self, Kept};
 use super::scan::finding::{CorruptBlock, Finding};
 use super::scan::survey::{self, Survey};
 use super::segment::{LOCK, wal_name};
@@ -34,6 +35,8 @@ pub struct RecoveryReport {
     pub torn: Option<TornTail>,
     /// Acknowledged blocks that can't be read and are not delivered yet: their partitions are stopped.
     pub corrupt: Vec<CorruptBlock>,
+    /// The same, but for a repair file of each: they are delivered from there.
+    pub mended: Vec<CorruptBlock>,
     /// Damage that loses nothing, and damage of delivered blocks.
     pub problems: Vec<Finding>,
     /// Old segments whose frames were not looked at yet: to be verified while the log is open.
@@ -61,6 +64,8 @@ pub struct Recovered {
     pub writer: Writer,
     /// The oldest place that can hold a block not delivered yet.
     pub feed_from: Location,
+    /// Repair files in use.
+    pub repairs: Vec<Kept>,
     /// What was found and done.
     pub report: RecoveryReport,
 }
@@ -80,10 +85,13 @@ pub fn recover(storage: &Arc<dyn Storage>, options: &Options) -> Result<Recovere
     let mut entropy = Entropy::new(options.seed);
     let plan = plan::plan(&survey, dir, &mut entropy)?;
     let mut report = report(&survey, &plan);
+    let (repairs, useless) = (survey.repairs.clone(), survey.useless.clone());
     let (writer, torn) = apply::apply(storage, options, survey, plan, entropy)?;
+    files::remove(storage.as_ref(), dir, useless.iter())?;
+    writer.rack().grew(repairs.iter().map(Kept::bytes).sum());
     report.torn = torn;
     let feed_from = oldest_live(&writer);
-    Ok(Recovered { lock, writer, feed_from, report })
+    Ok(Recovered { lock, writer, feed_from, repairs, report })
 }
 
 /// What is read below is trusted only after it was synced: it may have been only in the page cache.
@@ -96,7 +104,8 @@ fn sync_everything(storage: &dyn Storage, dir: &Path) -> Result<(), WalError> {
 }
 
 fn report(survey: &Survey, plan: &plan::Plan) -> RecoveryReport {
-    let corrupt = survey.live_corrupt();
+    let is_mended = |block: &CorruptBlock| files::find(&survey.repairs, block).is_some();
+    let (mended, corrupt): (Vec<_>, Vec<_>) = survey.live_corrupt().into_iter().partition(is_mended);
     let stops = |f: &&Finding| !corrupt.iter().any(|c| c.path == f.path && Some(c.lsn) == f.lsn);
     let damage = survey.findings.iter().filter(|f| f.verdict != table::Verdict::Torn);
     RecoveryReport {
@@ -108,6 +117,7 @@ fn report(survey: &Survey, plan: &plan::Plan) -> RecoveryReport {
         problems: damage.filter(stops).cloned().collect(),
         corrupt,
         unverified: survey.segments.iter().filter(|s| !s.verified).map(|s| s.number).collect(),
+        mended,
         removed: survey.dropped.clone(),
     }
 }

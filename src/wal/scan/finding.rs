@@ -1,9 +1,11 @@
 //! What a scan found wrong, with its place.
 
-use crate::record::{Lsn, Partition};
+use crate::record::{BlockHeader, Lsn, Partition};
 use crate::wal::error::WalError;
+use crate::wal::format::footer::IndexEntry;
+use crate::wal::format::frame::FrameHeader;
 use crate::wal::recovery::table::Verdict;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A damaged place and what it means.
 #[derive(Clone, Debug)]
@@ -41,6 +43,8 @@ pub struct CorruptBlock {
     pub path: PathBuf,
     /// Segment number.
     pub segment: u64,
+    /// Salt of the segment.
+    pub salt: u64,
     /// Position of its frame.
     pub position: u64,
     /// Position after its frame.
@@ -55,6 +59,47 @@ pub struct CorruptBlock {
     pub first: i64,
     /// One past the last offset.
     pub next: i64,
+    /// Records in it.
+    pub count: u32,
+    /// Block digest.
+    pub digest: u32,
+    /// Its frame header, if that is good.
+    pub header: Option<FrameHeader>,
+}
+
+impl CorruptBlock {
+    /// The block that the index entry names, in this segment.
+    pub fn new(path: &Path, segment: u64, salt: u64, named: &IndexEntry, header: Option<FrameHeader>) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            segment,
+            salt,
+            position: named.position,
+            end: named.position + u64::from(named.length),
+            lsn: named.lsn,
+            partition: named.partition(),
+            tenure: named.tenure,
+            first: named.first,
+            next: named.next,
+            count: named.count,
+            digest: named.digest,
+            header,
+        }
+    }
+
+    /// What is known of the block itself; its payload's checksum is 0.
+    pub fn block(&self) -> BlockHeader {
+        BlockHeader {
+            partition: self.partition,
+            first: self.first,
+            next: self.next,
+            leader_epoch: -1,
+            tenure: self.tenure,
+            count: self.count,
+            digest: self.digest,
+            payload_crc: 0,
+        }
+    }
 }
 
 impl std::fmt::Display for CorruptBlock {

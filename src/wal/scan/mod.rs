@@ -5,6 +5,7 @@
 
 pub mod finding;
 pub mod index;
+pub mod lost;
 pub mod quick;
 pub mod segment;
 mod spread;
@@ -15,7 +16,7 @@ pub mod witness;
 
 use super::format::frame::{FRAME_HEADER, FRAME_MAGIC, FrameHeader, Kind};
 use super::format::{ALIGN, align_up};
-use crate::io::File;
+use crate::io::{File, IoError};
 use crate::record::Lsn;
 use crate::record::batch::payload_crc;
 use crc32fast::Hasher;
@@ -221,6 +222,13 @@ impl Scanner {
         }
         None
     }
+}
+
+/// The payload of a frame whose header is good; what the file no longer has is zero.
+pub(crate) fn read_payload(file: &dyn File, header: &FrameHeader) -> Result<Vec<u8>, IoError> {
+    let mut payload = vec![0; header.payload_len as usize];
+    file.read_at(header.position + FRAME_HEADER as u64, &mut payload)?;
+    Ok(payload)
 }
 
 fn check_body(header: &FrameHeader, bytes: &[u8], end: usize) -> Result<(), (BadPart, String)> {

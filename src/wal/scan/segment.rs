@@ -2,16 +2,17 @@
 //! Never writes.
 
 use super::finding::{CorruptBlock, Finding};
+use super::lost;
 use super::states::{self, States};
-use super::{BadPart, Damage, Piece, Scanner, block_range, index};
+use super::{BadPart, Damage, Piece, Scanner, block_range, read_payload};
 use crate::io::File;
 use crate::record::{BlockHeader, Lsn, Partition};
 use crate::wal::format::FRAMES_START;
 use crate::wal::format::entry::Entry;
 use crate::wal::format::footer::IndexEntry;
-use crate::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind};
+use crate::wal::format::frame::{FrameHeader, Kind};
 use crate::wal::format::header::{Predecessor, SegmentHeader};
-use crate::wal::format::state::{State, TenureRange};
+use crate::wal::format::state::State;
 use crate::wal::recovery::table::{self, Evidence, Kafka, Part, Verdict};
 use crate::wal::retention::Runs;
 use bytes::Bytes;
@@ -357,14 +358,8 @@ impl<'a> Pass<'a> {
 
     /// The blocks in a damaged place, if it can be known which they were.
     fn lost_blocks(&self, damage: &Damage) -> Option<Vec<IndexEntry>> {
-        if let Some(header) = &damage.header {
-            let block = header.kind == Kind::Block;
-            return Some(if block { vec![IndexEntry::of(header)] } else { Vec::new() });
-        }
-        let end = self.bounds.sealed?.end_position;
-        let index = index::find(&self.segment.file, self.segment.header.salt, damage.position, end)?;
-        let inside = |e: &IndexEntry| damage.position <= e.position && e.position < damage.end;
-        Some(index.blocks.into_iter().filter(inside).collect())
+        let limit = self.bounds.sealed.map(|by| by.end_position);
+        lost::blocks(&self.segment.file, self.segment.header.salt, damage, limit)
     }
 
     fn padded(&mut self, damage: &Damage) {
@@ -375,30 +370,19 @@ impl<'a> Pass<'a> {
             return;
         }
         self.note_tail(&header);
-        let mut payload = vec![0; header.payload_len as usize];
-        let at = header.position + FRAME_HEADER as u64;
-        if self.segment.file.read_at(at, &mut payload).is_ok() {
+        if let Ok(payload) = read_payload(self.segment.file.as_ref(), &header) {
             self.fold_frame(&header, &payload);
         }
     }
 
     fn lose(&mut self, damage: &Damage, blocks: &[IndexEntry], verdict: Verdict) {
         for lost in blocks {
-            let partition = lost.partition();
-            let TenureRange { tenure, first, next } = lost.range();
-            let range = Some((partition, first, next));
+            let (path, header) = (&self.segment.path, &self.segment.header);
+            let block = CorruptBlock::new(path, self.segment.number, header.salt, lost, damage.header);
+            let partition = block.partition;
+            let range = Some((partition, block.first, block.next));
             self.report(verdict, lost.position, Some(lost.lsn), range, &damage.reason);
-            self.corrupt.push(CorruptBlock {
-                path: self.segment.path.clone(),
-                segment: self.segment.number,
-                position: lost.position,
-                end: lost.position + u64::from(lost.length),
-                lsn: lost.lsn,
-                partition,
-                tenure,
-                first,
-                next,
-            });
+            self.corrupt.push(block);
             self.scan.frames += 1;
             self.scan.runs.note_range(partition, lost.lsn, lost.range());
             if let Some(block) = damage.header.and_then(|h| h.block())

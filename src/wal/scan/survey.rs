@@ -11,6 +11,7 @@ use crate::wal::format::PAGE;
 use crate::wal::format::header::{HEADER_BYTES, HeaderError, SegmentHeader};
 use crate::wal::format::state::State;
 use crate::wal::recovery::table::Verdict;
+use crate::wal::repair::files::{self, Kept, Loaded};
 use crate::wal::segment::{FileName, classify, wal_name};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,8 @@ pub struct Listing {
     pub unfinished: Vec<String>,
     /// Names of kept copies of torn tails.
     pub torn: Vec<String>,
+    /// Names of repair files.
+    pub repairs: Vec<String>,
 }
 
 /// Lists the directory; a file that does not belong there is an error.
@@ -36,6 +39,7 @@ pub fn list(storage: &dyn Storage, dir: &Path) -> Result<Listing, WalError> {
             FileName::Spare => listing.spares.push(name),
             FileName::Unfinished => listing.unfinished.push(name),
             FileName::Torn => listing.torn.push(name),
+            FileName::Repair => listing.repairs.push(name),
             FileName::Lock => {}
             FileName::Foreign => {
                 let reason = "no file of that name is ever made there".to_owned();
@@ -66,6 +70,10 @@ pub struct Survey {
     pub broken: bool,
     /// The highest `synced_through` in the last segment.
     pub witness: u64,
+    /// Repair files that mend a block of these segments.
+    pub repairs: Vec<Kept>,
+    /// Names of repair files that are of no use.
+    pub useless: Vec<String>,
 }
 
 impl Survey {
@@ -127,7 +135,45 @@ fn look(storage: &dyn Storage, dir: &Path, bytes: u64) -> Result<Survey, WalErro
     segments.reverse();
     check_chain(dir, &segments, retired_below, &mut survey.findings);
     spread::scan_all(&segments, bytes, &mut survey);
+    take_repairs(storage, dir, &mut survey);
     Ok(survey)
+}
+
+/// What is said of a damaged or unreadable block.
+fn is_block(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::StopPartition | Verdict::Unreadable)
+}
+
+/// Says of damaged blocks that a repair file mends that nothing is lost.
+fn take_repairs(storage: &dyn Storage, dir: &Path, survey: &mut Survey) {
+    let names = std::mem::take(&mut survey.listing.repairs);
+    let wal_id = survey.segments.last().map_or(0, |last| last.header.wal_id);
+    let Loaded { kept, bad } = files::load(storage, dir, &names, wal_id);
+    survey.listing.repairs = names;
+    for (name, reason) in bad {
+        let (path, reason) = (dir.join(&name), format!("{reason}: ignored"));
+        survey.findings.push(Finding { verdict: Verdict::Report, path, position: 0, lsn: None, range: None, reason });
+        survey.useless.push(name);
+    }
+    for file in kept {
+        let Some(block) = survey.corrupt.iter().find(|block| file.mends(block)) else {
+            // What was not looked at may be damaged where the file says.
+            let target = (file.target.segment, file.target.salt);
+            let unread = |s: &SegmentScan| !s.verified && (s.number, s.header.salt) == target;
+            if survey.segments.iter().any(unread) {
+                survey.repairs.push(file);
+            } else {
+                survey.useless.push(file.name());
+            }
+            continue;
+        };
+        let same = |f: &&mut Finding| f.path == block.path && f.lsn == Some(block.lsn);
+        for finding in survey.findings.iter_mut().filter(same).filter(|f| is_block(f.verdict)) {
+            finding.verdict = Verdict::Report;
+            finding.reason = format!("{}; mended by {}", finding.reason, file.name());
+        }
+        survey.repairs.push(file);
+    }
 }
 
 /// Numbers without holes, each header naming the segment before it, all of one log.
