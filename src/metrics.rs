@@ -52,6 +52,14 @@ pub struct Metrics {
     pub wal_bytes: Gauge,
     /// 1 while the log takes no new blocks because disk or quota is full.
     pub wal_full: Gauge,
+    /// Bytes of sealed segments read again by the scrubber.
+    pub wal_scrubbed_bytes: Counter,
+    /// Damaged places the scrubber found, delivered ones included.
+    pub wal_scrub_damaged: Counter,
+    /// Damaged blocks that are to be delivered and not repaired.
+    pub wal_damaged_blocks: Gauge,
+    /// Damaged blocks fetched again and kept in repair files.
+    pub wal_repaired_blocks: Counter,
     /// Commits Kafka confirmed.
     pub commits_ok: Counter,
     /// Commits Kafka refused.
@@ -155,6 +163,10 @@ impl Metrics {
             wal_segments: names.gauge("wal_segments", "Segments of the log"),
             wal_bytes: names.gauge("wal_bytes", "Bytes the log occupies"),
             wal_full: names.gauge("wal_full", "1 while disk or quota is full"),
+            wal_scrubbed_bytes: names.counter("wal_scrubbed_bytes", "Bytes of the log read again by the scrubber"),
+            wal_scrub_damaged: names.counter("wal_scrub_damaged", "Damaged places found by the scrubber"),
+            wal_damaged_blocks: names.gauge("wal_damaged_blocks", "Damaged blocks to be delivered, not repaired"),
+            wal_repaired_blocks: names.counter("wal_repaired_blocks", "Damaged blocks fetched again from Kafka"),
             commits_ok,
             commits_refused,
             commits_unanswered,

@@ -24,6 +24,8 @@ impl Default for Config {
                 max_bytes: None,
                 durability: Durability::Fsync,
                 verify_at_start: GIB,
+                scrub_rate: 8 * MIB,
+                scrub_every: Duration::from_secs(3600),
             },
             sink: Sink {
                 target: None,

@@ -304,6 +304,17 @@ pub const KEYS: &[Key] = &[
         "So much of the log, the newest segments, is verified byte by byte before anything is delivered; older segments \
          are taken by their headers and footers, and each block is verified when it is read.",
     ),
+    key(
+        "wal.scrub_rate",
+        Kind::Bytes(0, 16 * GIB, |c| &mut c.wal.scrub_rate),
+        "Bytes a second at which finished segments are read again in the background, past the page cache, to find damage \
+         while Kafka still has the records; 0: damage is found only when it is read.",
+    ),
+    key(
+        "wal.scrub_every",
+        Kind::Time(SECOND, WEEK, |c| &mut c.wal.scrub_every),
+        "How often a finished segment that is still there is read again.",
+    ),
     key("sink.target", Kind::Target(|c| &mut c.sink.target), "`file:DIR`, `stdout` or `null`. Required."),
     key(
         "sink.format",

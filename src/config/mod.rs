@@ -253,6 +253,10 @@ pub struct Wal {
     pub durability: Durability,
     /// Bytes of the newest segments that are read in full at a start.
     pub verify_at_start: u64,
+    /// Bytes a second of sealed segments that are read again; 0: none.
+    pub scrub_rate: u64,
+    /// A segment is read again so often.
+    pub scrub_every: Duration,
 }
 
 /// `wal.durability`

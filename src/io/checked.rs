@@ -124,6 +124,10 @@ impl File for CheckedFile {
         self.inner.write_out(position, len);
     }
 
+    fn forget(&self, position: u64, len: u64) {
+        self.inner.forget(position, len);
+    }
+
     fn len(&self) -> Result<u64, IoError> {
         self.inner.len()
     }

@@ -157,6 +157,11 @@ impl File for DiskFile {
         let _ = rustix::fs::fadvise(&self.file, position, NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
     }
 
+    fn forget(&self, position: u64, len: u64) {
+        // Clean pages are dropped; dirty ones are newer than the medium. A refusal changes nothing.
+        let _ = rustix::fs::fadvise(&self.file, position, NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
+    }
+
     fn len(&self) -> Result<u64, IoError> {
         Ok(self.file.metadata().map_err(|e| IoError::new("measure", &self.path, e))?.len())
     }

@@ -205,6 +205,10 @@ impl File for FaultyFile {
         self.inner.read_at(position, buffer)
     }
 
+    fn forget(&self, position: u64, len: u64) {
+        self.inner.forget(position, len);
+    }
+
     fn len(&self) -> Result<u64, IoError> {
         self.inner.len()
     }

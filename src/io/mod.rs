@@ -89,6 +89,8 @@ pub trait File: Send + Sync + Debug {
     fn sync_data(&self) -> Result<(), IoError>;
     /// A hint that these bytes will be synced soon and not read: they may be written out now. Promises nothing.
     fn write_out(&self, _position: u64, _len: u64) {}
+    /// A hint that the next look at these bytes should be at the medium, not at a copy in memory. Promises nothing.
+    fn forget(&self, _position: u64, _len: u64) {}
     /// True for a file of length zero.
     fn is_empty(&self) -> Result<bool, IoError> {
         Ok(self.len()? == 0)

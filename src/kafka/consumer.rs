@@ -253,12 +253,7 @@ impl Member {
 
     /// The id of a topic's current incarnation; none where the cluster has no ids.
     pub fn topic_id(&self, topic: &str, timeout: Duration) -> Result<TopicId, RDKafkaErrorCode> {
-        // The mock cluster names a controller that does not exist; the question would only time out.
-        let cluster = self.base.client().fetch_cluster_id(timeout);
-        if cluster.is_some_and(|id| id.starts_with(MOCK_CLUSTER)) {
-            return Ok(TopicId::default());
-        }
-        topics::topic_id(&self.base, topic, timeout)
+        topic_id(&self.base, topic, timeout)
     }
 
     /// Number of partitions of a topic, or why it has none.
@@ -283,6 +278,20 @@ impl Member {
         batch.clear();
         drop(self);
     }
+}
+
+/// The id of a topic's current incarnation; none where the cluster has no ids.
+pub(super) fn topic_id<C: ConsumerContext + 'static>(
+    base: &Arc<BaseConsumer<C>>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<TopicId, RDKafkaErrorCode> {
+    // The mock cluster names a controller that does not exist; the question would only time out.
+    let cluster = base.client().fetch_cluster_id(timeout);
+    if cluster.is_some_and(|id| id.starts_with(MOCK_CLUSTER)) {
+        return Ok(TopicId::default());
+    }
+    topics::topic_id(base, topic, timeout)
 }
 
 /// How Forebay fetches; the example that measures librdkafka alone uses the same. `queue_bytes` is what librdkafka may

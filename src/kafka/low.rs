@@ -9,7 +9,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::{ClientContext, config::RDKafkaLogLevel};
 use std::time::Duration;
 
-struct Quiet;
+/// Says what the client says only to who asks for it.
+pub(super) struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {

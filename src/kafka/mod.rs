@@ -3,6 +3,7 @@
 //! Promises: every call has a timeout; a commit is offered only for what the caller says is durable. Never: it stores
 //! nothing and knows nothing of the log; [`tenure`], [`start`], [`gap`] and [`loss`] are pure.
 
+pub mod again;
 pub mod consumer;
 pub mod ffi;
 pub mod gap;

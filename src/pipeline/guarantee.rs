@@ -68,6 +68,9 @@ pub fn guarantee(config: &Config) -> Guarantee {
         }
     }
     reasons.push("the disk of wal.dir honours flush, and comes back".to_string());
+    if config.wal.scrub_rate == 0 {
+        reasons.push("wal.scrub_rate is 0: damage of the log is found only when it is read".to_string());
+    }
     let once = if doubts.is_empty() { Once::ExactlyOnce } else { Once::AtLeastOnce };
     doubts.extend(reasons);
     Guarantee { once, reasons: doubts }

@@ -6,6 +6,7 @@
 
 mod error;
 pub mod guarantee;
+pub mod heal;
 mod open;
 pub mod rate;
 pub mod snapshot;

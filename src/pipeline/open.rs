@@ -45,8 +45,6 @@ pub(super) struct Parts {
     pub restored: Vec<Restored>,
     pub shared: Arc<Shared>,
     pub receiver: receiver::Options,
-    /// Partitions with damage that recovery found, in words.
-    pub corrupt: Vec<String>,
 }
 
 pub(super) fn open(
@@ -66,10 +64,6 @@ pub(super) fn open(
     let opened = wal::open(Arc::clone(&storage), wal_options(config, metrics))?;
     let (log, state) = (opened.log, opened.state);
     report(&opened.report);
-    let corrupt: Vec<String> = opened.report.corrupt.iter().map(ToString::to_string).collect();
-    for line in &corrupt {
-        tracing::error!("{line}; this partition is not delivered past it");
-    }
     if config.mode == config::Mode::Receiver {
         drop_plans(&log, &state)?;
     }
@@ -98,7 +92,7 @@ pub(super) fn open(
     };
     let receiver = receiver_options(config, &state);
     let restored = restored(&state, &topics);
-    Ok(Parts { feed: opened.feed, log, store, sink, custom, restored, shared: Arc::new(shared), receiver, corrupt })
+    Ok(Parts { feed: opened.feed, log, store, sink, custom, restored, shared: Arc::new(shared), receiver })
 }
 
 /// What direct mode planned and did not deliver is taken as any other record now.
@@ -122,6 +116,9 @@ fn report(report: &wal::RecoveryReport) {
     if let Some(torn) = &report.torn {
         let (path, position) = (torn.path.display(), torn.position);
         tracing::info!("a torn tail was cut: {path} at byte {position}; nothing of it was acknowledged");
+    }
+    for block in &report.corrupt {
+        tracing::error!("{block}; its partition is not delivered past it until it is fetched again from Kafka");
     }
     for problem in &report.problems {
         let (path, position, reason) = (problem.path.display(), problem.position, &problem.reason);

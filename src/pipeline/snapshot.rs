@@ -89,6 +89,25 @@ pub struct Wal {
     pub durable_lsn: u64,
     /// True while disk or quota is full and no block is admitted.
     pub full: bool,
+    /// What was found damaged, and what became of it.
+    pub damage: Damage,
+}
+
+/// Damage of the log and its repair, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Damage {
+    /// Bytes of sealed segments read again by the scrubber.
+    pub scrubbed_bytes: u64,
+    /// Damaged places it found, those of delivered blocks included.
+    pub scrub_found: u64,
+    /// Damaged blocks to be delivered that are being fetched again.
+    pub waiting: u64,
+    /// Damaged blocks to be delivered that can't be had again: their partitions stand still there.
+    pub given_up: u64,
+    /// Damaged blocks fetched again.
+    pub repaired: u64,
+    /// Repair files in use, earlier ones included.
+    pub repair_files: u64,
 }
 
 /// A group member at one moment.

@@ -50,6 +50,8 @@ pub struct Summary {
     pub gaps: u64,
     /// Records Kafka no longer had when they were asked for.
     pub gaps_records: u64,
+    /// Damaged blocks of the log fetched again.
+    pub repaired: u64,
 }
 
 /// What the metrics do not know.
@@ -90,6 +92,7 @@ impl Summary {
             rebalances: metrics.rebalances.get(),
             gaps: metrics.gaps.get(),
             gaps_records: metrics.gaps_records.get(),
+            repaired: metrics.wal_repaired_blocks.get(),
         }
     }
 }

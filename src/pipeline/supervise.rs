@@ -1,5 +1,6 @@
 //! While it runs: watches the stages, and stops them in order.
 
+use super::heal::{Healer, Healing};
 use super::open::Parts;
 use super::summary::{Measured, Summary};
 use super::watch::{self, Phase};
@@ -14,6 +15,7 @@ use crate::processor::delivery::{
 };
 use crate::receiver::{self, ReceiverError, Shared, View};
 use crate::wal::Log;
+use crate::wal::scrub::Pace;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -36,7 +38,7 @@ pub(super) struct Running {
     pub progress: Arc<Progress>,
     pub metrics: Arc<Metrics>,
     pub started: Instant,
-    pub corrupt: Vec<String>,
+    healing: Healing,
     store: Store,
     receivers: Vec<Option<JoinHandle<Result<(), ReceiverError>>>>,
     lookout: JoinHandle<()>,
@@ -90,6 +92,13 @@ fn start(config: Config, control: Control, parts: Parts, metrics: Arc<Metrics>) 
     }
     let (options, shared) = (parts.receiver.clone(), Arc::clone(&parts.shared));
     let lookout = spawn("lookout", move || receiver::lookout::run(&options, &shared))?;
+    let healer = Healer {
+        log: parts.log.clone(),
+        topics: parts.shared.topics.clone(),
+        kafka: parts.receiver.kafka.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    let healing = Healing::start(healer, Pace { rate: config.wal.scrub_rate, every: config.wal.scrub_every })?;
     Ok(Running {
         config,
         control,
@@ -98,7 +107,7 @@ fn start(config: Config, control: Control, parts: Parts, metrics: Arc<Metrics>) 
         progress,
         metrics,
         started,
-        corrupt: parts.corrupt,
+        healing,
         store: parts.store,
         receivers,
         lookout,
@@ -108,7 +117,10 @@ fn start(config: Config, control: Control, parts: Parts, metrics: Arc<Metrics>) 
     })
 }
 
-fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Error> {
+pub(super) fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Error> {
     let builder = std::thread::Builder::new().name(name.to_string());
     builder.spawn(work).map_err(|error| Error::Config(format!("cannot start a thread: {error}")))
 }
@@ -139,6 +151,7 @@ impl Running {
                 thread.join().map_err(|_| Error::Panic("a receiver"))??;
             }
         }
+        self.healing.look()?;
         if let Some(failure) = self.log.failure() {
             return Err(crate::wal::WalError::Poisoned(failure).into());
         }
@@ -148,7 +161,7 @@ impl Running {
     fn has_reached_end(&self) -> bool {
         let views = self.shared.views.all();
         let done = |view: &View| view.joined && view.at_end && view.settled && view.waiting.is_empty();
-        if !views.iter().all(done) {
+        if !views.iter().all(done) || self.log.repairs().has_untried() {
             return false;
         }
         let each = |view: &View| view.partitions.len() + view.parked.len() + view.held.len();
@@ -204,7 +217,8 @@ impl Running {
         self.control.publish(watch::snapshot(&self, Phase::Stopped));
         let problems = self.problems();
         self.save();
-        let Self { shared, log, store, metrics, control, lookout, .. } = self;
+        let Self { shared, log, store, metrics, control, lookout, healing, .. } = self;
+        let healed = healing.stop();
         // It has been told with the receivers, and only looks: how it ended changes nothing.
         let _ = lookout.join();
         drop(shared);
@@ -214,7 +228,7 @@ impl Running {
         }
         let summary = Summary::new(&metrics, measured);
         control.conclude(&summary);
-        ended.and(delivered).and(closed).and(drained).and(problems)?;
+        ended.and(delivered).and(closed).and(healed).and(drained).and(problems)?;
         Ok(summary)
     }
 
@@ -232,8 +246,12 @@ impl Running {
 
     /// Waits until nothing is left to deliver.
     fn drain(&mut self, deadline: Instant) -> Result<(), Error> {
-        let rounds = self.progress.idle_rounds.load(Ordering::Acquire);
+        let mut rounds = self.progress.idle_rounds.load(Ordering::Acquire);
         loop {
+            // What is repaired is delivered; what can't be had now waits for the next start.
+            if self.log.repairs().has_untried() {
+                rounds = self.progress.idle_rounds.load(Ordering::Acquire);
+            }
             // Two idle rounds after everything became durable: the feed was empty, and nothing was being held.
             if self.progress.idle_rounds.load(Ordering::Acquire) >= rounds + 2 {
                 let in_doubt = self.progress.in_doubt.load(Ordering::Acquire);
@@ -267,9 +285,7 @@ impl Running {
 
     /// Partitions that could not be finished.
     fn problems(&self) -> Result<(), Error> {
-        let mut corrupt = self.corrupt.clone();
-        corrupt.extend(self.progress.corrupt.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
-        corrupt.dedup();
+        let corrupt = self.corrupt();
         let held = self.shared.views.all().into_iter().flat_map(|view| view.held);
         let held: Vec<String> = held.map(|idle| idle.to_string()).collect();
         if !corrupt.is_empty() {
@@ -279,6 +295,12 @@ impl Running {
         } else {
             Ok(())
         }
+    }
+
+    /// Damaged blocks that are to be delivered and are not repaired, in words.
+    pub(super) fn corrupt(&self) -> Vec<String> {
+        let open = self.log.repairs().open();
+        open.into_iter().filter(|open| !self.log.is_settled(&open.block)).map(|open| open.to_string()).collect()
     }
 
     fn measured(&self) -> Measured {

@@ -1,7 +1,7 @@
 //! What the running pipeline looks like: the snapshot for `/status` and `/readyz`, and the gauges.
 
 use super::Snapshot;
-use super::snapshot::{Gap, Partition as Row, PartitionState, Receiver, Sink, Wal};
+use super::snapshot::{Damage, Gap, Partition as Row, PartitionState, Receiver, Sink, Wal};
 use super::supervise::Running;
 use crate::receiver::{Idle, View};
 use crate::record::Partition;
@@ -33,6 +33,7 @@ pub(super) fn snapshot(running: &Running, phase: Phase) -> Snapshot {
             max_bytes: running.config.wal.max_bytes,
             durable_lsn: running.log.durable_lsn(),
             full: status.is_full,
+            damage: damage(running),
         },
         receivers: views.iter().enumerate().map(receiver).collect(),
         sink: Sink {
@@ -44,6 +45,18 @@ pub(super) fn snapshot(running: &Running, phase: Phase) -> Snapshot {
         partitions: partitions(running, &views),
         gaps: gaps(running),
         reasons_not_ready: reasons(running, &views, status.is_full, retrying),
+    }
+}
+
+fn damage(running: &Running) -> Damage {
+    let counts = running.log.repairs().counts();
+    Damage {
+        scrubbed_bytes: running.metrics.wal_scrubbed_bytes.get(),
+        scrub_found: running.metrics.wal_scrub_damaged.get(),
+        waiting: counts.waiting as u64,
+        given_up: counts.given_up as u64,
+        repaired: running.metrics.wal_repaired_blocks.get(),
+        repair_files: counts.kept as u64,
     }
 }
 
@@ -71,8 +84,7 @@ fn reasons(running: &Running, views: &[View], full: bool, retrying: Option<Strin
         reasons.push(format!("the log in {} is full (disk or wal.max_bytes)", running.config.wal.dir.display()));
     }
     reasons.extend(retrying.map(|why| format!("sink: {why}")));
-    reasons.extend(running.corrupt.iter().cloned());
-    reasons.extend(running.progress.corrupt.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+    reasons.extend(running.corrupt());
     reasons
 }
 

@@ -82,26 +82,26 @@ pub struct Parts {
 }
 
 #[derive(Default)]
-struct Batch {
+pub(super) struct Batch {
     blocks: Vec<(Source, Block)>,
     through: HashMap<Partition, Lsn>,
     /// Whose planned blocks are in it, one for each.
     planned: Vec<Partition>,
-    bytes: usize,
+    pub(super) bytes: usize,
     since: Option<Instant>,
 }
 
 /// The loop and all it owns.
 pub struct Delivery {
-    parts: Parts,
-    lanes: HashMap<Partition, Lane>,
-    batch: Batch,
-    waiting_bytes: usize,
-    waiting_blocks: usize,
+    pub(super) parts: Parts,
+    pub(super) lanes: HashMap<Partition, Lane>,
+    pub(super) batch: Batch,
+    pub(super) waiting_bytes: usize,
+    pub(super) waiting_blocks: usize,
     last_tick: Instant,
     last_freed: Instant,
     /// When a block last got past its fence.
-    last_release: Instant,
+    pub(super) last_release: Instant,
     /// When the last delivery ended, and what it took.
     last_flush: (Instant, Duration),
 }
@@ -158,7 +158,7 @@ impl Delivery {
             std::thread::sleep(WAITING);
             None
         };
-        let idle = item.is_none() && may_take;
+        let idle = item.is_none() && may_take && !self.parts.feed.is_catching_up();
         if let Some(item) = item {
             self.take(item)?;
         }
@@ -219,7 +219,7 @@ impl Delivery {
         match item {
             FeedItem::Block { lsn, block } => {
                 let header = block.header;
-                self.lane(header.partition);
+                self.go_on(header.partition);
                 self.settle(lsn, header, Some(block))
             }
             FeedItem::Planned(block) => {
@@ -228,21 +228,34 @@ impl Delivery {
                 self.settle(PLANNED, header, Some(block))
             }
             FeedItem::Corrupt(damage) => {
-                self.stop_lane(damage.partition, damage.to_string());
+                self.stop_lane(damage.partition, &damage.to_string());
                 Ok(())
             }
         }
     }
 
-    /// Damage stops its partition alone: nothing later of it is delivered.
-    fn stop_lane(&mut self, partition: Partition, text: String) {
-        tracing::error!("{text}; delivery of this partition stops here");
-        self.lane(partition).stopped = true;
-        self.parts.metrics.partitions_stopped.inc();
-        lock(&self.parts.progress.corrupt).push(text);
+    /// Damage stops its partition alone: nothing later of it is delivered until it is repaired.
+    fn stop_lane(&mut self, partition: Partition, text: &str) {
+        let lane = self.lane(partition);
+        let before = std::mem::replace(&mut lane.stopped, true);
+        let name = name(&lane.source);
+        if !before {
+            tracing::error!("{text}; delivery of {name} stands still there until it is fetched again from Kafka");
+            self.parts.metrics.partitions_stopped.inc();
+        }
     }
 
-    fn lane(&mut self, partition: Partition) -> &mut Lane {
+    /// The partition's lane; a block of it comes, so damage that stopped it is repaired.
+    fn go_on(&mut self, partition: Partition) -> &mut Lane {
+        let lane = self.lane(partition);
+        if std::mem::take(&mut lane.stopped) {
+            tracing::info!("delivery of {} goes on", name(&lane.source));
+            self.parts.metrics.partitions_stopped.dec();
+        }
+        self.lane(partition)
+    }
+
+    pub(super) fn lane(&mut self, partition: Partition) -> &mut Lane {
         let (topics, log) = (&self.parts.topics, &self.parts.log);
         self.lanes.entry(partition).or_insert_with(|| {
             let marks = log.marks(partition);
@@ -250,7 +263,7 @@ impl Delivery {
             let topic = topics.get(partition.topic);
             let (topic, incarnation) = topic.map_or((String::new(), 0), |topic| (topic.name, topic.incarnation));
             let source = Source { partition, topic, incarnation };
-            Lane { source, marks, delivered, waiting: VecDeque::new(), stopped: false }
+            Lane { source, marks, delivered, waiting: VecDeque::new(), stopped: false, held: None }
         })
     }
 
@@ -258,12 +271,8 @@ impl Delivery {
     fn settle(&mut self, lsn: Lsn, header: BlockHeader, block: Option<Block>) -> Result<(), DeliveryError> {
         let options = self.parts.options;
         let Some(lane) = self.lanes.get_mut(&header.partition) else { return Ok(()) };
-        if lane.stopped {
-            lane.landed(lsn);
-            return Ok(());
-        }
         match if lane.waiting.is_empty() { verdict(lane, lsn, &header, &options) } else { Verdict::Wait } {
-            Verdict::Deliver => self.add(lsn, &header, block),
+            Verdict::Deliver => self.add(lsn, &header, block, 0).map(|_| ()),
             Verdict::Delivered | Verdict::Disowned => {
                 lane.landed(lsn);
                 Ok(())
@@ -281,56 +290,29 @@ impl Delivery {
         }
     }
 
-    /// Moves on what is no longer in doubt.
-    fn release(&mut self) -> Result<(), DeliveryError> {
-        if self.waiting_blocks == 0 {
-            return Ok(());
-        }
-        let options = self.parts.options;
-        let mut free = Vec::new();
-        for lane in self.lanes.values_mut() {
-            while let Some((lsn, header, _)) = lane.waiting.front() {
-                let verdict = verdict(lane, *lsn, header, &options);
-                if verdict == Verdict::Straddles {
-                    return Err(straddles(lane, header));
-                }
-                if verdict == Verdict::Wait {
-                    break;
-                }
-                let Some((lsn, header, block)) = lane.waiting.pop_front() else { break };
-                self.waiting_blocks -= 1;
-                self.last_release = Instant::now();
-                self.waiting_bytes -= block.as_ref().map_or(0, |block| block.payload.len());
-                if verdict == Verdict::Deliver {
-                    // Later blocks are judged against what this one will have delivered.
-                    lane.delivered = header.next;
-                    free.push((lsn, header, block));
-                } else {
-                    lane.landed(lsn);
-                }
-            }
-        }
-        for (lsn, header, block) in free {
-            self.add(lsn, &header, block)?;
-            if self.batch.bytes >= self.parts.options.batch_bytes {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, lsn: Lsn, header: &BlockHeader, block: Option<Block>) -> Result<(), DeliveryError> {
+    /// Adds a block to the batch. False if it is damaged in the log; `repaired` is what was repaired when it was asked for.
+    pub(super) fn add(
+        &mut self,
+        lsn: Lsn,
+        header: &BlockHeader,
+        block: Option<Block>,
+        repaired: u64,
+    ) -> Result<bool, DeliveryError> {
         let block = match block {
             Some(block) => block,
             None => match self.read_again(header) {
                 Err(DeliveryError::Wal(damage @ WalError::Corrupt { .. })) => {
-                    self.stop_lane(header.partition, damage.to_string());
-                    return Ok(());
+                    self.stop_lane(header.partition, &damage.to_string());
+                    self.lane(header.partition).held = Some(repaired);
+                    return Ok(false);
                 }
-                read => read?,
+                read => {
+                    self.go_on(header.partition);
+                    read?
+                }
             },
         };
-        let Some(lane) = self.lanes.get_mut(&header.partition).filter(|lane| !lane.stopped) else { return Ok(()) };
+        let lane = self.lane(header.partition);
         lane.delivered = header.next;
         let source = lane.source.clone();
         let block = self.parts.processor.process(block).map_err(|why| {
@@ -344,17 +326,10 @@ impl Delivery {
             self.batch.through.insert(header.partition, lsn);
         }
         self.batch.blocks.push((source, block));
-        Ok(())
+        Ok(true)
     }
 
-    fn read_again(&self, header: &BlockHeader) -> Result<Block, DeliveryError> {
-        let blocks = self.parts.log.read_blocks(header.partition, header.first, header.next)?;
-        blocks.into_iter().find(|block| block.header == *header).ok_or_else(|| {
-            DeliveryError::Invariant(format!("block [{}, {}) is no longer in the log", header.first, header.next))
-        })
-    }
-
-    fn flush(&mut self) -> Result<(), DeliveryError> {
+    pub(super) fn flush(&mut self) -> Result<(), DeliveryError> {
         if self.batch.blocks.is_empty() {
             return Ok(());
         }

@@ -16,7 +16,10 @@ pub(super) struct Lane {
     pub delivered: i64,
     /// Blocks in doubt, in order; without a payload once the budget is used up.
     pub waiting: VecDeque<(Lsn, BlockHeader, Option<Block>)>,
+    /// Damage stopped it: nothing comes until it is repaired.
     pub stopped: bool,
+    /// The first that waits can't be read, and what was repaired of the log when that was tried.
+    pub held: Option<u64>,
 }
 
 /// The LSN of what was never logged: a planned block of direct mode.

@@ -10,6 +10,7 @@ mod gather;
 mod lane;
 mod log_view;
 pub mod progress;
+mod release;
 
 use crate::record::Block;
 

@@ -39,8 +39,6 @@ pub struct Progress {
     pub stop: AtomicBool,
     /// When the last receipt was durable, and the CPU seconds used until then.
     pub(super) last_receipt: Mutex<Option<(Duration, f64)>>,
-    /// Partitions stopped by damage in the log, in words.
-    pub corrupt: Mutex<Vec<String>>,
     /// Why the sink is being asked again and again, if it is.
     pub retrying: Mutex<Option<String>>,
 }

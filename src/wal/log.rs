@@ -288,6 +288,14 @@ impl Log {
         reread::read_blocks(storage, catalogue, &self.inner.repairs, partition, first, next)
     }
 
+    pub(super) fn storage(&self) -> &dyn Storage {
+        self.inner.storage.as_ref()
+    }
+
+    pub(super) fn catalogue(&self) -> &Catalogue {
+        &self.inner.catalogue
+    }
+
     /// Damaged blocks and what mends them.
     pub fn repairs(&self) -> &Repairs {
         &self.inner.repairs

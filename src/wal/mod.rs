@@ -34,6 +34,7 @@ pub mod repair;
 pub mod reread;
 pub mod retention;
 pub mod scan;
+pub mod scrub;
 pub mod segment;
 pub mod writer;
 

@@ -154,6 +154,11 @@ impl Repairs {
         self.room().open.values().any(|open| open.attempt == Attempt::New)
     }
 
+    /// Forgets a damaged block that nobody needs any more.
+    pub fn forget(&self, block: &CorruptBlock) {
+        self.room().open.remove(&place(block));
+    }
+
     /// Notes how an attempt at a repair ended; true if that was not known.
     pub fn note(&self, block: &CorruptBlock, attempt: Attempt) -> bool {
         let mut room = self.room();
