@@ -8,6 +8,7 @@
 
 pub mod broker;
 pub mod chaos;
+pub mod harm;
 pub mod leash;
 pub mod load;
 pub mod process;

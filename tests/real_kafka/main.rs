@@ -12,6 +12,7 @@ mod consume;
 mod damage;
 mod direct;
 mod gap;
+mod heal;
 mod instances;
 mod kills;
 mod rate;

@@ -1,0 +1,226 @@
+//! Damaged blocks that Kafka still has are fetched again while delivery goes on; what it no longer has stops its
+//! partition at the exact range.
+
+use std::path::Path;
+
+use crate::common::harm::{Logged, blocks, pick};
+use crate::common::process::{Finished, LIMIT, forebay};
+use crate::common::verify::lines;
+use crate::common::{Dice, Format, Kafka, Run, Scratch, delivered, kafka, unique, wait_for};
+
+const PARTITIONS: i32 = 4;
+const RECORDS: u64 = 8000;
+
+/// A run whose log has many blocks in many segments, all acknowledged, none delivered.
+struct Undelivered {
+    topic: String,
+    group: String,
+    run: Run,
+}
+
+fn undelivered(kafka: &Kafka, scratch: &Scratch, name: &str) -> Undelivered {
+    let (topic, group) = (unique(name), unique("group"));
+    kafka.create_topic(&topic, PARTITIONS, &[]);
+    kafka.fill(&topic, PARTITIONS, 0, RECORDS, 200);
+    let run = Run::new(kafka, &topic, &group, scratch.path())
+        .set("sink.format=raw")
+        .set("block.bytes=64KiB")
+        .set("wal.segment_bytes=512KiB");
+    Undelivered { topic, group, run }
+}
+
+impl Undelivered {
+    fn wait_acknowledged(&self, kafka: &Kafka) {
+        let all = vec![Some(RECORDS as i64); PARTITIONS as usize];
+        wait_for("commit of everything", LIMIT, || {
+            (kafka.committed(&self.group, &self.topic, PARTITIONS) == all).then_some(())
+        });
+    }
+
+    /// A pipe that nobody reads keeps everything acknowledged and undelivered; the kill keeps it so.
+    fn fill_and_kill(&self, kafka: &Kafka) {
+        let process = self.run.clone().stdout_sink().spawn();
+        self.wait_acknowledged(kafka);
+        process.kill();
+    }
+
+    fn wal(&self) -> &Path {
+        self.run.wal()
+    }
+}
+
+/// Damages these blocks; returns what their payloads were.
+fn harm(wal: &Path, damaged: &[Logged], dice: &mut Dice) -> Vec<Vec<u8>> {
+    let payloads = damaged.iter().map(|block| block.payload(wal)).collect();
+    for block in damaged {
+        block.harm(wal, dice);
+    }
+    payloads
+}
+
+/// The blocks are in repair files, byte for byte.
+fn assert_repaired(wal: &Path, damaged: &[Logged], payloads: &[Vec<u8>]) {
+    for (block, payload) in damaged.iter().zip(payloads) {
+        let repaired = block.repaired(wal).unwrap_or_else(|| panic!("{block:?} was not repaired"));
+        assert!(repaired == *payload, "{block:?} differs");
+    }
+}
+
+/// For each partition the first damaged block, if any: nothing from there on was delivered, everything before was.
+fn assert_stopped(out: &Path, topic: &str, damaged: &[Logged], finished: &Finished) {
+    for partition in 0..PARTITIONS {
+        let first = damaged.iter().filter(|block| block.partition == partition).min_by_key(|block| block.first);
+        let end = first.map_or(RECORDS as i64, |block| block.first);
+        let found = lines(out, topic, partition, Format::Raw);
+        assert_eq!(found.len() as i64, end, "partition {partition}");
+        if let Some(block) = first {
+            finished.says(&format!("{topic}/{partition} {}", block.range()));
+        }
+    }
+}
+
+#[test]
+fn damaged_blocks_are_fetched_again_and_delivered() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("heal");
+    let mut dice = Dice::new("heal");
+    let log = undelivered(kafka, &scratch, "heal");
+    log.fill_and_kill(kafka);
+    let damaged = pick(blocks(log.wal()), 40, &mut dice);
+    let payloads = harm(log.wal(), &damaged, &mut dice);
+    let keeps = log.run.clone().exit_at_end().set("sink.roll_bytes=1GiB");
+    // A copy that is not delivered to the end keeps its repair files.
+    let process = log.run.clone().stdout_sink().spawn();
+    wait_for("repair of all", LIMIT, || (process.status()["wal"]["damage"]["repaired"] == 40).then_some(()));
+    assert_repaired(log.wal(), &damaged, &payloads);
+    process.kill();
+    let checked = forebay(&["wal", "check", &log.wal().display().to_string()]);
+    assert_eq!(checked.status.code(), Some(3), "{}", checked.stdout);
+    assert!(checked.stdout.contains("mended by"), "{}", checked.stdout);
+    assert!(!checked.stdout.contains("corrupt-block"), "{}", checked.stdout);
+    let finished = keeps.finish();
+    finished.expect(0);
+    delivered(&[log.run.out()], &log.topic, PARTITIONS, RECORDS, Format::Raw).expect_once();
+}
+
+#[test]
+fn one_run_repairs_and_delivers_everything() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("heal-at-once");
+    let mut dice = Dice::new("heal-at-once");
+    let log = undelivered(kafka, &scratch, "heal-at-once");
+    log.fill_and_kill(kafka);
+    let damaged = pick(blocks(log.wal()), 30, &mut dice);
+    harm(log.wal(), &damaged, &mut dice);
+    let finished = log.run.drain();
+    assert_eq!(finished.number("repaired"), 30);
+    delivered(&[log.run.out()], &log.topic, PARTITIONS, RECORDS, Format::Raw).expect_once();
+    assert_eq!(log.run.drain().number("records"), 0);
+}
+
+/// The log is damaged under a running process; the scrubber finds it before anybody reads it.
+#[test]
+fn the_scrubber_finds_damage_of_a_running_log() {
+    use std::io::{BufRead, BufReader};
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("scrub");
+    let mut dice = Dice::new("scrub");
+    let log = undelivered(kafka, &scratch, "scrub");
+    let run = log.run.clone().set("wal.scrub_every=1s").set("wal.scrub_rate=1GiB").stdout_sink();
+    let mut process = run.spawn();
+    log.wait_acknowledged(kafka);
+    let damaged = pick(blocks(log.wal()), 25, &mut dice);
+    let payloads = harm(log.wal(), &damaged, &mut dice);
+    wait_for("repair of all", LIMIT, || (process.status()["wal"]["damage"]["repaired"] == 25).then_some(()));
+    assert_repaired(log.wal(), &damaged, &payloads);
+    assert!(process.status()["wal"]["damage"]["scrubbed_bytes"].as_u64().unwrap() > 0);
+    let (_, metrics) = process.ask("/metrics");
+    assert!(metrics.contains("forebay_wal_repaired_blocks_total 25"), "{metrics}");
+    let pipe = BufReader::new(process.pipe.take().unwrap());
+    let mut next = [0_u64; PARTITIONS as usize];
+    for line in pipe.lines().take(RECORDS as usize * PARTITIONS as usize) {
+        let line = line.unwrap();
+        let mut words = line.strip_prefix('p').unwrap().split('-');
+        let mut word = || words.next().unwrap().parse::<u64>().unwrap();
+        let (partition, number) = (word() as usize, word());
+        assert_eq!(number, next[partition], "partition {partition}");
+        next[partition] += 1;
+    }
+    assert_eq!(next, [RECORDS; PARTITIONS as usize]);
+    process.stop();
+}
+
+#[test]
+fn a_deleted_topic_stops_each_partition_at_its_exact_range() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("heal-deleted");
+    let mut dice = Dice::new("heal-deleted");
+    let log = undelivered(kafka, &scratch, "heal-deleted");
+    log.fill_and_kill(kafka);
+    let all: Vec<Logged> = blocks(log.wal()).into_iter().filter(|block| block.partition != 0).collect();
+    let damaged = pick(all, 12, &mut dice);
+    harm(log.wal(), &damaged, &mut dice);
+    kafka.delete_topic(&log.topic);
+    // Of another topic, so that the group has something to do.
+    let other = unique("heal-other");
+    kafka.create_topic(&other, 1, &[]);
+    let mut process = Run::new(kafka, &other, &log.group, scratch.path()).set("sink.format=raw").spawn();
+    let firsts = (1..PARTITIONS).filter(|p| damaged.iter().any(|block| block.partition == *p)).count() as u64;
+    wait_for("end of all attempts", LIMIT, || {
+        let damage = process.status()["wal"]["damage"].clone();
+        (damage["given_up"].as_u64() >= Some(firsts) && damage["waiting"] == 0).then_some(())
+    });
+    process.terminate();
+    let finished = process.finish(LIMIT);
+    finished.expect(3);
+    finished.says("no longer exists");
+    assert_stopped(log.run.out(), &log.topic, &damaged, &finished);
+}
+
+/// Deleted and created again with other records at the same offsets: they are not taken for the logged ones.
+#[test]
+fn another_incarnation_of_a_topic_mends_nothing() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("heal-again");
+    let mut dice = Dice::new("heal-again");
+    let log = undelivered(kafka, &scratch, "heal-again");
+    log.fill_and_kill(kafka);
+    let damaged = pick(blocks(log.wal()), 6, &mut dice);
+    harm(log.wal(), &damaged, &mut dice);
+    kafka.delete_topic(&log.topic);
+    kafka.create_topic(&log.topic, PARTITIONS, &[]);
+    // The same records once more: only the topic's id tells.
+    kafka.fill(&log.topic, PARTITIONS, 0, RECORDS, 200);
+    let other = unique("heal-again-other");
+    kafka.create_topic(&other, 1, &[]);
+    let mut process = Run::new(kafka, &other, &log.group, scratch.path()).set("sink.format=raw").spawn();
+    wait_for("end of all attempts", LIMIT, || {
+        let damage = process.status()["wal"]["damage"].clone();
+        (damage["given_up"].as_u64() > Some(0) && damage["waiting"] == 0).then_some(())
+    });
+    process.terminate();
+    let finished = process.finish(LIMIT);
+    finished.expect(3);
+    finished.says("deleted and created again");
+    assert_stopped(log.run.out(), &log.topic, &damaged, &finished);
+}
+
+/// Kafka's retention took the first of two damaged blocks: that partition stops, the other goes on.
+#[test]
+fn what_retention_took_stops_its_partition_alone() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("heal-retention");
+    let mut dice = Dice::new("heal-retention");
+    let log = undelivered(kafka, &scratch, "heal-retention");
+    log.fill_and_kill(kafka);
+    let all = blocks(log.wal());
+    let of =
+        |partition: i32| all.iter().find(|block| block.partition == partition && block.first > 500).unwrap().clone();
+    let damaged = [of(1), of(2)];
+    harm(log.wal(), &damaged, &mut dice);
+    kafka.delete_records(&log.topic, 1, damaged[0].first + 1);
+    let finished = log.run.clone().exit_at_end().finish();
+    finished.expect(3);
+    finished.says("Kafka has only offsets");
+    assert_stopped(log.run.out(), &log.topic, &damaged[..1], &finished);
+}
