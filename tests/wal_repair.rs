@@ -207,7 +207,10 @@ fn a_partition_goes_on_without_a_restart_once_its_block_is_repaired() {
         log.close().unwrap();
         assert!(sim.files()[&path(found.2)] == before, "the segment is not changed");
         assert_eq!(repairs(&sim), [repair_name(found.2, damaged.lsn)]);
+        let whole = places(&sim).into_iter().map(|place| (place.0, place.1)).collect::<Vec<_>>();
+        assert!(whole.starts_with(&all.iter().map(|place| (place.0, place.1)).collect::<Vec<_>>()), "dump shows it");
         let overview = inspect(&sim, Path::new(DIR)).unwrap();
+        assert_eq!((overview.damaged_blocks, overview.repairs.0), (0, 1));
         assert!(overview.findings.iter().any(|finding| finding.reason.contains("mended")), "{:?}", overview.findings);
 
         let Opened { log, mut feed, report, .. } = start(&sim);

@@ -27,7 +27,7 @@ pub(super) enum Command {
     Bench(BenchCommand),
     /// Check the configuration, what it can promise, the log and the connections
     Check(CheckArgs),
-    /// Look into a log, live or broken; changes nothing
+    /// Look into a log, live or broken; only `repair --apply` changes something
     #[command(subcommand)]
     Wal(WalCommand),
     /// Print completions for a shell
@@ -35,7 +35,7 @@ pub(super) enum Command {
 }
 
 /// Settings on the command line; each overrides the environment and the file.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct ConfigArgs {
     /// Configuration file (TOML)
     #[arg(short = 'c', long = "config", value_name = "FILE")]
@@ -108,6 +108,8 @@ pub(super) enum WalCommand {
     Dump(DumpArgs),
     /// Verify every byte; exit 3 if acknowledged bytes are damaged
     Check(WalArgs),
+    /// Show which blocks are damaged and whether they can be had again; with --apply, do it
+    Repair(RepairArgs),
 }
 
 #[derive(Debug, Args)]
@@ -118,6 +120,21 @@ pub(super) struct WalArgs {
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub output: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RepairArgs {
+    #[command(flatten)]
+    pub wal: WalArgs,
+    /// Ask Kafka for what is damaged
+    #[arg(long)]
+    pub from_kafka: bool,
+    /// Fetch it and keep it, instead of showing a plan; the log must not be in use
+    #[arg(long, requires = "from_kafka")]
+    pub apply: bool,
+    /// How to reach Kafka; topics, sink and log are not needed
+    #[command(flatten)]
+    pub settings: ConfigArgs,
 }
 
 #[derive(Debug, Args)]

@@ -36,6 +36,9 @@ fn table(summary: &Summary) -> String {
         let records = thousands(summary.gaps_records);
         table.add_row(["gaps", &format!("{}, {records} records Kafka no longer had", thousands(summary.gaps))]);
     }
+    if summary.repaired > 0 {
+        table.add_row(["repaired", &format!("{} damaged blocks fetched again", thousands(summary.repaired))]);
+    }
     table.add_row(["lag", &thousands(summary.lag)]);
     screen(&table)
 }

@@ -8,10 +8,11 @@ use super::format::frame::{FrameHeader, Kind};
 use super::format::header::{Predecessor, SegmentHeader};
 use super::format::state::State;
 use super::recovery::table::Verdict;
-use super::scan::finding::Finding;
-use super::scan::segment::SegmentScan;
+use super::repair::files::{self, Kept};
+use super::scan::finding::{CorruptBlock, Finding};
+use super::scan::segment::{Segment, SegmentScan};
 use super::scan::survey::{self, Survey};
-use super::scan::{Damage, Piece, Scanner, states};
+use super::scan::{Damage, Piece, Scanner, lost, states};
 use super::segment::wal_name;
 use crate::io::Storage;
 use crate::record::{Lsn, Partition};
@@ -63,6 +64,10 @@ pub struct Overview {
     pub state: Option<State>,
     /// Everything that does not verify, a torn tail included.
     pub findings: Vec<Finding>,
+    /// Damaged blocks that are to be delivered and that no repair file mends.
+    pub damaged_blocks: usize,
+    /// Repair files in use, and their bytes.
+    pub repairs: (usize, u64),
 }
 
 impl Overview {
@@ -94,6 +99,9 @@ pub fn inspect(storage: &dyn Storage, dir: &Path) -> Result<Overview, WalError> 
 }
 
 fn overview(survey: Survey) -> Overview {
+    let mends = |block: &CorruptBlock| files::find(&survey.repairs, block).is_some();
+    let damaged_blocks = survey.live_corrupt().iter().filter(|block| !mends(block)).count();
+    let repairs = (survey.repairs.len(), survey.repairs.iter().map(Kept::bytes).sum());
     let state = survey.state;
     let summary = |scan: SegmentScan| SegmentSummary {
         number: scan.number,
@@ -116,6 +124,8 @@ fn overview(survey: Survey) -> Overview {
         torn_copies: survey.listing.torn.len(),
         state,
         findings: survey.findings,
+        damaged_blocks,
+        repairs,
     }
 }
 
@@ -132,7 +142,7 @@ pub enum Dumped<'a> {
     Damage(&'a Damage),
 }
 
-/// Shows one segment frame by frame; `show` returns false to stop. Stops at the end that the successor declares, or at
+/// Shows one segment frame by frame, damaged blocks again as their repair files have them; `show` returns false to stop. Stops at the end that the successor declares, or at
 /// the first bytes after which no valid frame follows.
 pub fn dump(
     storage: &dyn Storage,
@@ -158,7 +168,9 @@ pub fn dump(
     }
     let start = states.end.unwrap_or(super::format::FRAMES_START);
     let (salt, lsn) = (segment.header.salt, segment.header.first_lsn);
-    let mut scanner = Scanner::new(segment.file, salt, start, lsn, limit);
+    let file = std::sync::Arc::clone(&segment.file);
+    let mended = Mended::load(storage, dir, segment)?;
+    let mut scanner = Scanner::new(file, salt, start, lsn, limit);
     while let Some(piece) = scanner.next_piece() {
         let more = match piece {
             Piece::Frame(header, _) if header.kind == Kind::Footer => show(Dumped::Frame(&header, None)),
@@ -167,13 +179,52 @@ pub fn dump(
                 show(Dumped::Frame(&header, entry.ok().flatten().as_ref()))
             }
             Piece::Damage(damage) if damage.is_last && declared.is_none() => false,
-            Piece::Damage(damage) => show(Dumped::Damage(&damage)),
+            Piece::Damage(damage) => {
+                let sealed = declared.map(|by| by.end_position);
+                show(Dumped::Damage(&damage)) && mended.show(storage, dir, (&damage, sealed), show)
+            }
         };
         if !more {
             break;
         }
     }
     Ok(())
+}
+
+/// The repair files of one segment.
+struct Mended {
+    segment: Segment,
+    kept: Vec<Kept>,
+}
+
+impl Mended {
+    fn load(storage: &dyn Storage, dir: &Path, segment: Segment) -> Result<Self, WalError> {
+        let names = survey::list(storage, dir)?.repairs;
+        let mut kept = files::load(storage, dir, &names, segment.header.wal_id).kept;
+        kept.retain(|file| file.target.segment == segment.number);
+        Ok(Self { segment, kept })
+    }
+
+    /// Shows the blocks of a damaged place that are repaired, as their frames would be.
+    fn show(
+        &self,
+        storage: &dyn Storage,
+        dir: &Path,
+        (damage, sealed): (&Damage, Option<u64>),
+        show: &mut dyn FnMut(Dumped<'_>) -> bool,
+    ) -> bool {
+        let Segment { number, path, file, header, .. } = &self.segment;
+        if self.kept.is_empty() {
+            return true;
+        }
+        let lost = lost::blocks(file, header.salt, damage, sealed).unwrap_or_default();
+        lost.iter().all(|named| {
+            let block = CorruptBlock::new(path, *number, header.salt, named, damage.header);
+            let found = files::find(&self.kept, &block).map(|kept| files::read(storage, dir, &kept.name()));
+            let Some(Ok((kept, block))) = found else { return true };
+            show(Dumped::Frame(&kept.header, Some(&Entry::Block(block))))
+        })
+    }
 }
 
 fn declared_end(storage: &dyn Storage, dir: &Path, number: u64) -> Result<Option<Predecessor>, WalError> {

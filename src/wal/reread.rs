@@ -114,8 +114,7 @@ impl Wanted {
     }
 
     fn is_of(&self, named: &IndexEntry) -> bool {
-        let partition = Partition { topic: named.topic, number: named.partition };
-        partition == self.partition && named.first < self.next && self.first < named.next
+        named.partition() == self.partition && named.first < self.next && self.first < named.next
     }
 
     /// Takes a damaged block from its repair file.

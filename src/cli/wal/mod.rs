@@ -1,10 +1,11 @@
 //! `forebay wal …`: looks into a log, live or broken.
 //!
-//! Promises: reads only, takes no lock. Positions are bytes in a file; offsets are Kafka's, ranges half open.
+//! Promises: reads only and takes no lock, except for `repair --apply`. Positions are bytes in a file; offsets are Kafka's, ranges half open.
 
 mod check;
 mod dump;
 mod ls;
+mod repair;
 pub(super) mod state;
 mod status;
 
@@ -24,6 +25,7 @@ pub(super) fn run(command: &WalCommand) -> Result<i32, Failure> {
         WalCommand::Status(args) => status::run(args),
         WalCommand::Dump(args) => dump::run(args),
         WalCommand::Check(args) => check::run(args),
+        WalCommand::Repair(args) => repair::run(args),
     }
 }
 

@@ -28,6 +28,11 @@ struct Status {
     /// Timestamp of the first undelivered record, ms since 1970.
     oldest_undelivered_ms: Option<i64>,
     damaged: bool,
+    /// Damaged blocks that are to be delivered and not repaired.
+    damaged_blocks: usize,
+    /// Blocks that are delivered from repair files, and the bytes of these files.
+    repaired_blocks: usize,
+    repair_bytes: u64,
     /// Batches of direct mode that are planned and not delivered.
     plans: Vec<Plan>,
     partitions: Vec<Row>,
@@ -117,6 +122,9 @@ fn status(dir: &Path, log: &Overview) -> Result<Status, Failure> {
         undelivered_records: rest.values().map(|rest| rest.records).sum(),
         oldest_undelivered_ms: rest.values().filter_map(|rest| rest.oldest_ms).min(),
         damaged: log.is_damaged(),
+        damaged_blocks: log.damaged_blocks,
+        repaired_blocks: log.repairs.0,
+        repair_bytes: log.repairs.1,
         plans: state.plans.iter().map(|plan| open_plan(plan, &names)).collect(),
         partitions: state.partitions.iter().map(row).collect(),
     })
@@ -181,6 +189,11 @@ fn text(status: &Status) -> String {
     head.add_row(["last LSN", &status.last_lsn.to_string()]);
     if !status.plans.is_empty() {
         head.add_row(["open plans", &status.plans.len().to_string()]);
+    }
+    if status.damaged_blocks + status.repaired_blocks > 0 {
+        let (damaged, repaired) = (status.damaged_blocks, status.repaired_blocks);
+        let text = format!("{damaged} to be fetched again, {repaired} repaired ({})", bytes(status.repair_bytes));
+        head.add_row(["damaged blocks", &text]);
     }
     head.add_row(["undelivered records", &thousands(status.undelivered_records)]);
     head.add_row(["oldest undelivered", &time(status.oldest_undelivered_ms)]);

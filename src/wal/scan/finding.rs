@@ -77,7 +77,7 @@ impl CorruptBlock {
             position: named.position,
             end: named.position + u64::from(named.length),
             lsn: named.lsn,
-            partition: Partition { topic: named.topic, number: named.partition },
+            partition: named.partition(),
             tenure: named.tenure,
             first: named.first,
             next: named.next,

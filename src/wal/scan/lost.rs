@@ -13,7 +13,7 @@ pub fn blocks(file: &Arc<dyn File>, salt: u64, damage: &Damage, sealed: Option<u
         let block = header.kind == Kind::Block;
         return Some(if block { vec![IndexEntry::of(header)] } else { Vec::new() });
     }
-    let index = index::find(file, salt, damage.position, sealed?)?;
+    let index = index::find(file, salt, damage.position, sealed?)?.blocks;
     let inside = |e: &IndexEntry| damage.position <= e.position && e.position < damage.end;
-    Some(index.blocks.into_iter().filter(inside).collect())
+    Some(index.into_iter().filter(inside).collect())
 }

@@ -379,8 +379,8 @@ impl<'a> Pass<'a> {
         for lost in blocks {
             let (path, header) = (&self.segment.path, &self.segment.header);
             let block = CorruptBlock::new(path, self.segment.number, header.salt, lost, damage.header);
-            let (partition, first, next) = (block.partition, block.first, block.next);
-            let range = Some((partition, first, next));
+            let partition = block.partition;
+            let range = Some((partition, block.first, block.next));
             self.report(verdict, lost.position, Some(lost.lsn), range, &damage.reason);
             self.corrupt.push(block);
             self.scan.frames += 1;

@@ -103,13 +103,11 @@ pub fn survey(storage: &dyn Storage, dir: &Path) -> Result<Survey, WalError> {
 }
 
 /// Verifies the newest segments, so many bytes of them, and the last one in any case; the older ones are taken by their
-/// headers, states and footers ([`SegmentScan::verified`]). If anything is out of order, or a
-/// repair file is there, all is verified after all.
+/// headers, states and footers ([`SegmentScan::verified`]). If anything is out of order, all is verified after all.
 pub fn survey_newest(storage: &dyn Storage, dir: &Path, bytes: u64) -> Result<Survey, WalError> {
     let survey = look(storage, dir, bytes)?;
     let is_fine = |f: &Finding| f.verdict == Verdict::Torn;
     let fine = survey.state.is_some() && !survey.broken && survey.findings.iter().all(is_fine);
-    let fine = fine && survey.listing.repairs.is_empty();
     if fine || survey.segments.iter().all(|s| s.verified) { Ok(survey) } else { look(storage, dir, u64::MAX) }
 }
 
@@ -141,6 +139,11 @@ fn look(storage: &dyn Storage, dir: &Path, bytes: u64) -> Result<Survey, WalErro
     Ok(survey)
 }
 
+/// What is said of a damaged or unreadable block.
+fn is_block(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::StopPartition | Verdict::Unreadable)
+}
+
 /// Says of damaged blocks that a repair file mends that nothing is lost.
 fn take_repairs(storage: &dyn Storage, dir: &Path, survey: &mut Survey) {
     let names = std::mem::take(&mut survey.listing.repairs);
@@ -154,11 +157,18 @@ fn take_repairs(storage: &dyn Storage, dir: &Path, survey: &mut Survey) {
     }
     for file in kept {
         let Some(block) = survey.corrupt.iter().find(|block| file.mends(block)) else {
-            survey.useless.push(file.name());
+            // What was not looked at may be damaged where the file says.
+            let target = (file.target.segment, file.target.salt);
+            let unread = |s: &SegmentScan| !s.verified && (s.number, s.header.salt) == target;
+            if survey.segments.iter().any(unread) {
+                survey.repairs.push(file);
+            } else {
+                survey.useless.push(file.name());
+            }
             continue;
         };
         let same = |f: &&mut Finding| f.path == block.path && f.lsn == Some(block.lsn);
-        for finding in survey.findings.iter_mut().filter(same).filter(|f| f.verdict == Verdict::StopPartition) {
+        for finding in survey.findings.iter_mut().filter(same).filter(|f| is_block(f.verdict)) {
             finding.verdict = Verdict::Report;
             finding.reason = format!("{}; mended by {}", finding.reason, file.name());
         }
