@@ -90,7 +90,7 @@ pub fn a_failed_sync_is_the_last(changes: &[Change]) -> usize {
             Change::Sync { id, ok: false } => drop(failed.insert(*id)),
             Change::Sync { id, ok: true } => assert!(!failed.contains(id), "a failed sync was tried again"),
             Change::Write { id, name, .. } => {
-                assert!(!failed.contains(id), "{name} was written to after a failed sync")
+                assert!(!failed.contains(id), "{name} was written to after a failed sync");
             }
             _ => {}
         }
