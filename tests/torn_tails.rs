@@ -16,7 +16,7 @@ use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
 use forebay::wal::Entry;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -32,7 +32,7 @@ const BEFORE: [Step; 9] =
 struct Tails {
     wanted: u64,
     seen: Seen,
-    tails: AtomicU64,
+    made: AtomicU64,
     refused: AtomicU64,
     /// Tails of which a part, but not all, was kept.
     parted: AtomicU64,
@@ -70,7 +70,7 @@ fn end_of(life: &mut Life) -> (PathBuf, usize) {
 }
 
 /// Does more to the bytes that were on their way than any power cut: moves sectors, flips bits, cuts the file.
-fn mangle(sim: &Sim, path: &PathBuf, tail: &Range<usize>, random: &mut Random) {
+fn mangle(sim: &Sim, path: &Path, tail: &Range<usize>, random: &mut Random) {
     let sectors = (tail.len() / SECTOR) as u64;
     if sectors < 2 {
         return;
@@ -81,8 +81,7 @@ fn mangle(sim: &Sim, path: &PathBuf, tail: &Range<usize>, random: &mut Random) {
             let (from, to) = (at(random), at(random));
             bytes.copy_within(from..from + SECTOR, to);
         }
-        1 => (0..1 + random.below(4))
-            .for_each(|_| bytes[at(random) + random.below(512) as usize] ^= 1 << random.below(8)),
+        1 => (0..=random.below(4)).for_each(|_| bytes[at(random) + random.below(512) as usize] ^= 1 << random.below(8)),
         2 => bytes.truncate(tail.start + random.below(tail.len() as u64) as usize),
         3 => {
             let (one, other) = (at(random), at(random));
@@ -99,7 +98,7 @@ fn mangle(sim: &Sim, path: &PathBuf, tail: &Range<usize>, random: &mut Random) {
 impl Tails {
     fn new(wanted: u64) -> Self {
         let zero = AtomicU64::default;
-        Self { wanted, seen: Seen::new(), tails: zero(), refused: zero(), parted: zero(), lives: zero() }
+        Self { wanted, seen: Seen::new(), made: zero(), refused: zero(), parted: zero(), lives: zero() }
     }
 
     fn run(&self, only: Option<u64>) {
@@ -111,7 +110,7 @@ impl Tails {
             for _ in 0..threads {
                 scope.spawn(|| {
                     let metrics = Arc::new(Metrics::new());
-                    while self.tails.load(Ordering::Relaxed) < self.wanted {
+                    while self.made.load(Ordering::Relaxed) < self.wanted {
                         self.life(self.lives.fetch_add(1, Ordering::Relaxed), &metrics);
                     }
                 });
@@ -163,7 +162,7 @@ impl Tails {
         if !is_new {
             return;
         }
-        self.tails.fetch_add(1, Ordering::Relaxed);
+        self.made.fetch_add(1, Ordering::Relaxed);
         let mut after = Life::new(sim, moment.expected.clone(), metrics);
         let opened = after.inspect().and_then(|()| after.open().map_err(told));
         let kept = after.expected.durable.len() - moment.expected.durable.len();
@@ -186,7 +185,7 @@ fn no_torn_tail_is_refused() {
     let begun = Instant::now();
     let tails = Tails::new(number("FOREBAY_TAILS").unwrap_or(20_000));
     tails.run(number("FOREBAY_TAIL_LIFE"));
-    let [count, refused] = [&tails.tails, &tails.refused].map(|n| n.load(Ordering::Relaxed));
+    let [count, refused] = [&tails.made, &tails.refused].map(|n| n.load(Ordering::Relaxed));
     let seconds = begun.elapsed().as_secs_f64();
     println!(r#"{{"tails":{count},"refused":{refused},"seconds":{seconds:.1}}}"#);
     assert_eq!(refused, 0);

@@ -3,15 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use bytes::Bytes;
+#[path = "common/entries.rs"]
+mod entries;
+
+use entries::{block, delivered, owned};
 use forebay::io::Storage;
 use forebay::io::checked::Checked;
 use forebay::io::fault::{Faults, Operation, Traced};
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
-use forebay::record::batch::payload_crc;
-use forebay::record::{Block, BlockHeader, Partition};
-use forebay::wal::{Entry, ErrorClass, Feed, FeedItem, Opened, Options, WalError, open};
+use forebay::record::Partition;
+use forebay::wal::{ErrorClass, Feed, FeedItem, Opened, Options, WalError, open};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,29 +26,6 @@ fn options(dir: &Path) -> Options {
     let mut options = Options::new(dir, Arc::new(Metrics::new()));
     options.segment_bytes = 64 << 10;
     options
-}
-
-fn block(partition: Partition, first: i64, bytes: usize) -> Entry {
-    let payload: Vec<u8> = (0..bytes).map(|i| (i as i64 + first) as u8).collect();
-    let header = BlockHeader {
-        partition,
-        first,
-        next: first + 1,
-        leader_epoch: 0,
-        tenure: 1,
-        count: 1,
-        digest: 0,
-        payload_crc: payload_crc(&payload),
-    };
-    Entry::Block(Block { header, payload: Bytes::from(payload) })
-}
-
-fn owned(partition: Partition) -> Entry {
-    Entry::Owned { partition, tenure: 1, first: 0, next: 0, acked_entries: String::new() }
-}
-
-fn delivered(partition: Partition, next: i64) -> Entry {
-    Entry::Delivered { route: 0, partition, first: 0, next, through_lsn: 0, keep_from: None, detail: vec![1] }
 }
 
 fn start(storage: &Arc<dyn Storage>, options: Options) -> Opened {

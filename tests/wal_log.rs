@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use bytes::Bytes;
+#[path = "common/entries.rs"]
+mod entries;
+
+use entries::{block, delivered, owned};
 use forebay::io::Storage;
 use forebay::io::disk::Disk;
 use forebay::io::sim::Sim;
@@ -25,29 +28,6 @@ fn options(dir: &Path) -> Options {
     options.segment_bytes = 64 << 10;
     options.idle = Duration::from_millis(5);
     options
-}
-
-fn block(partition: Partition, first: i64, bytes: usize) -> Entry {
-    let payload: Vec<u8> = (0..bytes).map(|i| (i as i64 + first) as u8).collect();
-    let header = BlockHeader {
-        partition,
-        first,
-        next: first + 1,
-        leader_epoch: 0,
-        tenure: 1,
-        count: 1,
-        digest: 0,
-        payload_crc: payload_crc(&payload),
-    };
-    Entry::Block(Block { header, payload: Bytes::from(payload) })
-}
-
-fn owned(partition: Partition) -> Entry {
-    Entry::Owned { partition, tenure: 1, first: 0, next: 0, acked_entries: String::new() }
-}
-
-fn delivered(partition: Partition, next: i64) -> Entry {
-    Entry::Delivered { route: 0, partition, first: 0, next, through_lsn: 0, keep_from: None, detail: vec![1] }
 }
 
 fn real() -> Arc<dyn Storage> {

@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use bytes::Bytes;
+#[path = "common/entries.rs"]
+mod entries;
+
+use entries::{block, delivered, owned};
 use forebay::io::Storage;
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
-use forebay::record::batch::payload_crc;
-use forebay::record::{Block, BlockHeader, Partition};
+use forebay::record::Partition;
 use forebay::wal::inspect::inspect;
 use forebay::wal::scan::index;
 use forebay::wal::scrub::{Pace, Scrubber};
@@ -21,31 +23,13 @@ const DIR: &str = "/wal";
 const P: Partition = Partition { topic: 1, number: 0 };
 const Q: Partition = Partition { topic: 1, number: 1 };
 const BLOCKS: i64 = 60;
+const BYTES: usize = 3000;
 
 fn options(verify_bytes: u64) -> Options {
     let mut options = Options::new(DIR, Arc::new(Metrics::new()));
     options.segment_bytes = 64 << 10;
     options.verify_bytes = verify_bytes;
     options
-}
-
-fn block(partition: Partition, first: i64) -> Entry {
-    let payload: Vec<u8> = (0..3000).map(|i| (i + first * 3 + i64::from(partition.number)) as u8).collect();
-    let header = BlockHeader {
-        partition,
-        first,
-        next: first + 1,
-        leader_epoch: 0,
-        tenure: 1,
-        count: 1,
-        digest: 9,
-        payload_crc: payload_crc(&payload),
-    };
-    Entry::Block(Block { header, payload: Bytes::from(payload) })
-}
-
-fn owned(partition: Partition) -> Entry {
-    Entry::Owned { partition, tenure: 1, first: 0, next: 0, acked_entries: String::new() }
 }
 
 /// A log of several segments; nothing of it is delivered but the first ten blocks of Q.
@@ -55,20 +39,9 @@ fn written() -> Sim {
     let log = open(Arc::clone(&storage), options(u64::MAX)).unwrap().log;
     log.append_synced(vec![owned(P), owned(Q)]).unwrap();
     for first in 0..BLOCKS {
-        log.append_synced(vec![block(P, first), block(Q, first)]).unwrap();
+        log.append_synced(vec![block(P, first, BYTES), block(Q, first, BYTES)]).unwrap();
     }
-    let detail = vec![1];
-    let (route, partition) = (0, Q);
-    log.append_synced(vec![Entry::Delivered {
-        route,
-        partition,
-        first: 0,
-        next: 10,
-        through_lsn: 0,
-        keep_from: None,
-        detail,
-    }])
-    .unwrap();
+    log.append_synced(vec![delivered(Q, 10)]).unwrap();
     log.close().unwrap();
     sim.kill()
 }
@@ -87,7 +60,9 @@ fn read(opened: &mut Opened) -> (Vec<i64>, Vec<i64>, Vec<Range>) {
             FeedItem::Block { block, .. } => {
                 let of = if block.header.partition == P { &mut p } else { &mut q };
                 let offset = block.header.first;
-                let Entry::Block(wanted) = self::block(block.header.partition, block.header.first) else { panic!() };
+                let Entry::Block(wanted) = self::block(block.header.partition, block.header.first, BYTES) else {
+                    panic!()
+                };
                 assert_eq!((block.header, block.payload), (wanted.header, wanted.payload));
                 of.push(offset);
             }
