@@ -93,6 +93,29 @@ pub fn footer_decode(data: &[u8]) {
     }
 }
 
+/// A repair file: as it is, and with its checksums made right.
+pub fn repair_decode(data: &[u8]) {
+    use forebay::wal::repair::format::{REPAIR_HEADER, decode, encode};
+    let _ = decode(data);
+    if data.len() < REPAIR_HEADER + FRAME_HEADER {
+        return;
+    }
+    let mut sealed = data.to_vec();
+    let (head, frame) = sealed.split_at_mut(REPAIR_HEADER);
+    let crc = crc32fast::hash(&head[..REPAIR_HEADER - 4]);
+    head[REPAIR_HEADER - 4..].copy_from_slice(&crc.to_le_bytes());
+    let (header, payload) = frame.split_at_mut(FRAME_HEADER);
+    let length = u32::from_le_bytes(*header[8..].first_chunk().unwrap()) as usize;
+    if let Some(payload) = payload.get(..length) {
+        header[84..88].copy_from_slice(&batch::payload_crc(payload).to_le_bytes());
+    }
+    let crc = crc32fast::hash(&[&head[32..40], &header[..FRAME_HEADER - 4]].concat());
+    header[FRAME_HEADER - 4..].copy_from_slice(&crc.to_le_bytes());
+    if let Ok((target, header, payload)) = decode(&sealed) {
+        assert_eq!(encode(&target, &header, payload.len() as u32), sealed[..REPAIR_HEADER + FRAME_HEADER]);
+    }
+}
+
 /// The payload of a `Block`.
 pub fn batch_records(data: &[u8]) {
     for record in batch::records(data).map_while(Result::ok) {
@@ -174,12 +197,13 @@ pub fn config_load(data: &[u8]) {
 pub type Decoder = fn(&[u8]);
 
 /// All of them, by the name of their target.
-pub const ALL: [(&str, Decoder); 9] = [
+pub const ALL: [(&str, Decoder); 10] = [
     ("frame_decode", frame_decode),
     ("header_decode", header_decode),
     ("state_decode", state_decode),
     ("entry_decode", entry_decode),
     ("footer_decode", footer_decode),
+    ("repair_decode", repair_decode),
     ("batch_records", batch_records),
     ("commit_metadata", commit_metadata),
     ("segment_scan", segment_scan),

@@ -28,7 +28,7 @@ soak() {
     cargo build --release --locked --bins --examples >&2
     local code=0
     FOREBAY_SOAK=$name cargo test --release --locked --test soak -- \
-        --exact --nocapture --test-threads=1 "${name//-/_}" "stall::$name" "bench::$name" \
+        --exact --nocapture --test-threads=1 "${name//-/_}" "stall::$name" "heal::$name" "bench::$name" \
         > >(tee "$log" | sed -un 's/^[^{]*\({.*}\)$/\1/p') 2> >(tee "$log.err" >&2) || code=$?
     wait
     if [ "$code" -ne 0 ]; then echo "failed; see $log and $log.err" >&2; fi

@@ -8,7 +8,7 @@ mod decoders;
 mod wal_format_golden_doc;
 
 use forebay::wal::format::FRAMES_START;
-use forebay::wal::format::frame::{FRAME_HEADER, Kind};
+use forebay::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -79,12 +79,22 @@ fn good_inputs(target: &str) -> Vec<Vec<u8>> {
     let frames = example_frames(&segment);
     let payloads = |wanted: Kind| frames.iter().filter(move |(kind, ..)| *kind == wanted).map(|(.., p)| p.clone());
     let entry = |(kind, _, payload): &(Kind, Vec<u8>, Vec<u8>)| [&[*kind as u8 - 1], &payload[..]].concat();
+    let salt = u64::from_le_bytes(segment[40..48].try_into().unwrap());
+    let repair = |(_, header, payload): &(Kind, Vec<u8>, Vec<u8>)| {
+        use forebay::wal::repair::format::{Target, encode, pad_of};
+        let position = u64::from_le_bytes(header[24..32].try_into().unwrap());
+        let header = FrameHeader::decode(header, salt, position).unwrap();
+        let head = encode(&Target { wal_id: 1, segment: 1, salt }, &header, payload.len() as u32);
+        let pad = vec![0; pad_of(payload.len() as u32) as usize];
+        [&head[..], payload, &pad].concat()
+    };
     let mut inputs: Vec<Vec<u8>> = match target {
         "frame_decode" => frames.iter().map(|(_, header, _)| header.clone()).collect(),
         "header_decode" => vec![segment[..4096].to_vec()],
         "state_decode" => payloads(Kind::State).collect(),
         "entry_decode" => frames.iter().map(entry).collect(),
         "footer_decode" => payloads(Kind::Footer).collect(),
+        "repair_decode" => frames.iter().filter(|(kind, ..)| *kind == Kind::Block).map(repair).collect(),
         "batch_records" => payloads(Kind::Block).collect(),
         "segment_scan" => vec![segment],
         _ => Vec::new(),
@@ -138,8 +148,24 @@ fn segments() {
 
 #[test]
 fn payloads_and_headers() {
-    for target in ["frame_decode", "header_decode", "state_decode", "entry_decode", "footer_decode", "batch_records"] {
+    for target in [
+        "frame_decode",
+        "header_decode",
+        "state_decode",
+        "entry_decode",
+        "footer_decode",
+        "batch_records",
+        "repair_decode",
+    ] {
         smoke(target, ROUNDS);
+    }
+}
+
+/// The example's repair file is one: damaged nonsense would test little.
+#[test]
+fn the_repair_file_is_good() {
+    for input in good_inputs("repair_decode") {
+        forebay::wal::repair::format::decode(&input).unwrap();
     }
 }
 

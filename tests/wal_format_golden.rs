@@ -466,13 +466,14 @@ fn the_recovery_table_and_the_detail_of_receipts_are_the_modules() {
     let document = text();
     assert_eq!(table(&document, "recovery"), source_rows("wal/recovery/table.rs"));
     assert_eq!(table(&document, "file detail"), source_rows("sink/file/detail.rs"));
+    assert_eq!(table(&document, "repair file"), source_rows("wal/repair/format.rs"));
 }
 
 /// A file of the log's directory that the document does not name would be refused, and the other way round.
 #[test]
 fn file_names_are_the_ones_listed() {
     use forebay::wal::segment::{FileName, classify};
-    let known = [FileName::Spare, FileName::Unfinished, FileName::Torn, FileName::Lock];
+    let known = [FileName::Spare, FileName::Unfinished, FileName::Torn, FileName::Repair, FileName::Lock];
     for row in table(&text(), "files") {
         let name = row[0].replace("<n>", "00000000000000000007").replace('*', "x");
         match row[1].as_str() {

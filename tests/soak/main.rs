@@ -1,6 +1,6 @@
 //! Long runs against a real Apache Kafka, each started by its script in `scripts/` and each printing one JSON line.
 //!
-//! Without its name in `FOREBAY_SOAK` (`kill`, `kill-direct`, `two-instances`, `stall`, `bench`) a test does nothing.
+//! Without its name in `FOREBAY_SOAK` (`kill`, `kill-direct`, `two-instances`, `stall`, `heal`, `bench`) a test does nothing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -8,6 +8,7 @@
 mod common;
 
 mod bench;
+mod heal;
 mod stall;
 
 use std::io::Write;
