@@ -211,7 +211,7 @@ class Log:
     def __init__(self, directory):
         self.worst, names = 0, sorted(entry.name for entry in os.scandir(directory) if entry.is_file())
         for name in names:
-            if not re.fullmatch(r"LOCK|.*\.spare(\.tmp)?|\d{20}\.(wal|torn)", name):
+            if not re.fullmatch(r"LOCK|.*\.spare(\.tmp)?|\d{20}\.(wal|torn)|\d{20}-\d{20}\.repair(\.tmp)?", name):
                 sys.exit(f"{directory}: {name} does not belong to a log")
         self.segments = [Segment(directory, int(name[:20])) for name in names if name.endswith(".wal")]
 
@@ -262,7 +262,7 @@ class Log:
             self.find(verdict, segment, FIRST_FRAME, None, f"{bad} of the two States")
         pieces = segment.scan(limit, bool(by))
         for piece in segment.states + pieces:
-            digest = crc32(piece["raw"], digest) if piece and piece["kind"] and digest is not None else None
+            digest = crc32(piece["raw"][:92], digest) if piece and piece["kind"] and digest is not None else None
             if piece and piece["kind"] == FOOTER and not piece["damage"]:
                 index = piece["entry"]["blocks"]
         for piece in filter(None, segment.states + pieces):
