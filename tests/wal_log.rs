@@ -11,7 +11,7 @@ use forebay::io::disk::Disk;
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
 use forebay::record::batch::payload_crc;
-use forebay::record::{Block, BlockHeader, Partition, TopicId};
+use forebay::record::{Block, Partition, TopicId};
 use forebay::wal::inspect::{Dumped, dump, inspect};
 use forebay::wal::{Entry, ErrorClass, Feed, FeedItem, Log, Opened, Options, WalError, open};
 use std::path::Path;

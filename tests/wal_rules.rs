@@ -127,7 +127,8 @@ fn a_state_alone_knows_all_that_the_segments_before_it_held() {
     drop(log);
     // Only the second segment is left: whatever its state does not say is not known any more.
     let sim = sim.kill();
-    let (_, second) = (sim.unlink(&path(1)).unwrap(), sim.files()[&path(2)].clone());
+    sim.unlink(&path(1)).unwrap();
+    let second = sim.files()[&path(2)].clone();
     let state = second_state(&second);
     assert_eq!(state, folded);
 }
