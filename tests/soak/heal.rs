@@ -77,14 +77,18 @@ fn round(kafka: &'static Kafka, count: usize, dice: &mut Dice, sum: &mut Sum) {
     let damaged = pick(blocks(run.wal()), count, dice);
     let payloads: Vec<Vec<u8>> = damaged.iter().map(|block| block.payload(run.wal())).collect();
     let (live, standing): (Vec<_>, Vec<_>) = damaged.iter().zip(&payloads).enumerate().partition(|(i, _)| i % 2 == 0);
-    live.iter().for_each(|(_, (block, _))| block.harm(run.wal(), dice));
+    for (_, (block, _)) in &live {
+        block.harm(run.wal(), dice);
+    }
     wait_for("repair of what was damaged under the running process", PATIENCE, || {
         (repaired(&process) == live.len() as u64).then_some(())
     });
     let same = |(block, payload): (&Logged, &Vec<u8>)| block.repaired(run.wal()).as_ref() == Some(payload);
     sum.repaired += live.iter().filter(|(_, pair)| same(*pair)).count() as u64;
     process.kill();
-    standing.iter().for_each(|(_, (block, _))| block.harm(run.wal(), dice));
+    for (_, (block, _)) in &standing {
+        block.harm(run.wal(), dice);
+    }
     sum.damaged += damaged.len() as u64;
     deliver(run.spawn(), standing.len() as u64, sum);
 }
