@@ -320,7 +320,9 @@ impl<'a> Pass<'a> {
             let lsn = damage.lsn.checked_sub(1);
             self.report(verdict, damage.position, lsn, None, &damage.reason);
             self.fold.broken = true;
-            return true;
+            if !self.loses_frames(damage) {
+                return true;
+            }
         }
         let lost = self.lost_blocks(damage);
         let part = match (&damage.header, damage.part, &lost) {
@@ -354,6 +356,12 @@ impl<'a> Pass<'a> {
             && damage.is_last
             && damage.position >= self.segment.header.built_end
             && damage.lsn > self.bounds.witness
+    }
+
+    /// Damage that begins with the states may go on behind them.
+    fn loses_frames(&self, damage: &Damage) -> bool {
+        let is_rest_lost = damage.is_last && self.bounds.sealed.is_some_and(|by| by.end_lsn > damage.lsn);
+        is_rest_lost || damage.end_lsn > damage.lsn
     }
 
     /// The blocks in a damaged place, if it can be known which they were.
