@@ -18,11 +18,16 @@ impl Random {
     }
 }
 
+/// A payload that makes a frame exactly one page.
+const PAGE_LONG: usize = 4000;
+
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// One small block.
     Small,
+    /// A block whose frame is exactly a page.
+    Page,
     /// Blocks of two partitions and a confirmed commit in one group.
     Two,
     /// A block that crosses a page, and another.
@@ -107,6 +112,7 @@ impl Step {
             }
             Self::Cross => append(life, &[(P, 5000), (Q, 300)]),
             Self::Fill => append(life, &[(Q, 25_000), (P, 25_000)]),
+            Self::Page => append(life, &[(P, PAGE_LONG)]),
             Self::Huge => append(life, &[(P, 66_000)]),
             Self::Roll => life.roll(),
             Self::Receipt => {
@@ -209,7 +215,6 @@ fn fails(life: &mut Life, later: u64, sizes: &[(Partition, usize)]) -> Result<()
 
 /// The frames of the group that is refused end on pages, as those of the next group do.
 fn refused(life: &mut Life) -> Result<(), End> {
-    const PAGE_LONG: usize = 4000;
     open_partitions(life)?;
     let entries = new_blocks(life, &[(Q, PAGE_LONG)]);
     let entries: Vec<Entry> = entries.into_iter().chain(new_blocks(life, &[(P, PAGE_LONG)])).collect();
