@@ -124,6 +124,7 @@ fn segments(sim: &Sim) -> Vec<Segment> {
             len: summary.bytes,
             runs: Runs::default(),
             sealed: summary.sealed,
+            verified: true,
         };
         Segment { path: summary.path, end: summary.end as usize, payloads, zeros, next_lsn: summary.next_lsn, listed }
     };
