@@ -100,6 +100,22 @@ fn payload_bytes(wal: &Path, segment: u64, position: u64) -> u64 {
     u64::from(u32::from_le_bytes(length))
 }
 
+/// The delivered offset of each partition. A pipe that nobody reads takes its first 64 KiB all the same.
+pub fn delivered_to(wal: &Path, partitions: i32) -> Vec<i64> {
+    let status = forebay(&["wal", "status", &wal.display().to_string(), "--output", "json"]);
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    let rows = status["partitions"].as_array().unwrap();
+    let of = |partition: i32| rows.iter().find(|row| row["partition"] == partition);
+    let delivered = |partition| of(partition).and_then(|row| row["delivered"].as_i64()).unwrap_or(0);
+    (0..partitions).map(delivered).collect()
+}
+
+/// Those of [`blocks`] that are not delivered.
+pub fn undelivered_blocks(wal: &Path, partitions: i32) -> Vec<Logged> {
+    let delivered = delivered_to(wal, partitions);
+    blocks(wal).into_iter().filter(|block| block.first >= delivered[block.partition as usize]).collect()
+}
+
 /// Picks `count` blocks at random.
 pub fn pick(mut blocks: Vec<Logged>, count: usize, dice: &mut Dice) -> Vec<Logged> {
     assert!(blocks.len() >= count, "only {} blocks in finished segments", blocks.len());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::common::harm::{Logged, blocks, pick};
+use crate::common::harm::{Logged, delivered_to, pick, undelivered_blocks};
 use crate::common::process::{Forebay, LIMIT};
 use crate::common::produce::value;
 use crate::common::{Dice, Kafka, Run, Scratch, env_number, unique, wait_for};
@@ -74,7 +74,7 @@ fn round(kafka: &'static Kafka, count: usize, dice: &mut Dice, sum: &mut Sum) {
     let process = run.spawn();
     let all = vec![Some(RECORDS as i64); PARTITIONS as usize];
     wait_for("commit of everything", LIMIT, || (kafka.committed(&group, &topic, PARTITIONS) == all).then_some(()));
-    let damaged = pick(blocks(run.wal()), count, dice);
+    let damaged = pick(undelivered_blocks(run.wal(), PARTITIONS), count, dice);
     let payloads: Vec<Vec<u8>> = damaged.iter().map(|block| block.payload(run.wal())).collect();
     let (live, standing): (Vec<_>, Vec<_>) = damaged.iter().zip(&payloads).enumerate().partition(|(i, _)| i % 2 == 0);
     for (_, (block, _)) in &live {
@@ -90,31 +90,32 @@ fn round(kafka: &'static Kafka, count: usize, dice: &mut Dice, sum: &mut Sum) {
         block.harm(run.wal(), dice);
     }
     sum.damaged += damaged.len() as u64;
-    deliver(run.spawn(), standing.len() as u64, sum);
-}
-
-fn damage(process: &Forebay, key: &str) -> u64 {
-    process.status()["wal"]["damage"][key].as_u64().unwrap()
+    let next = delivered_to(run.wal(), PARTITIONS).into_iter().map(|next| next as u64).collect();
+    deliver(run.spawn(), next, standing.len() as u64, sum);
 }
 
 fn repaired(process: &Forebay) -> u64 {
-    damage(process, "repaired")
+    let (_, metrics) = process.ask("/metrics");
+    let line = metrics.lines().find_map(|line| line.strip_prefix("forebay_wal_repaired_blocks_total "));
+    line.unwrap().parse().unwrap()
 }
 
-/// Reads everything; `expected` blocks of it are to be repaired.
-fn deliver(mut process: Forebay, expected: u64, sum: &mut Sum) {
+/// Reads everything from these numbers on; `expected` blocks of it are to be repaired.
+fn deliver(mut process: Forebay, next: Vec<u64>, expected: u64, sum: &mut Sum) {
     let pipe = process.pipe.take().unwrap();
     let lines = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&lines);
-    let reader = std::thread::spawn(move || read(pipe, &counter));
-    let all = RECORDS * PARTITIONS as u64;
+    let all = next.iter().map(|next| RECORDS - next).sum::<u64>();
+    let reader = std::thread::spawn(move || read(pipe, next, &counter));
     wait_for("delivery of everything", PATIENCE, || {
+        let before = lines.load(Ordering::Relaxed);
         if repaired(&process) < expected {
-            sum.delivered_meanwhile = sum.delivered_meanwhile.max(lines.load(Ordering::Relaxed));
+            sum.delivered_meanwhile = sum.delivered_meanwhile.max(before);
         }
         (lines.load(Ordering::Relaxed) >= all || reader.is_finished()).then_some(())
     });
-    sum.repaired += repaired(&process);
+    wait_for("count of the last repair", LIMIT, || (repaired(&process) == expected).then_some(()));
+    sum.repaired += expected;
     process.terminate();
     process.finish(LIMIT).expect(0);
     let (lost, doubled) = reader.join().unwrap();
@@ -123,8 +124,7 @@ fn deliver(mut process: Forebay, expected: u64, sum: &mut Sum) {
 }
 
 /// Every line is compared with what was produced; returns how many were missing and how many came again.
-fn read(pipe: ChildStdout, lines: &AtomicU64) -> (u64, u64) {
-    let mut next = [0_u64; PARTITIONS as usize];
+fn read(pipe: ChildStdout, mut next: Vec<u64>, lines: &AtomicU64) -> (u64, u64) {
     let (mut doubled, mut expected) = (0, String::new());
     for line in BufReader::new(pipe).lines() {
         let line = line.unwrap();
