@@ -122,23 +122,22 @@ fn structure_bits(log: &Log) -> Vec<(usize, usize)> {
 #[test]
 fn every_flipped_bit_is_reported() {
     let begun = Instant::now();
-    let (flips, detected) = match number("FOREBAY_FLIPS") {
-        Some(count) => {
-            let log = large();
-            let all = all_bits(&log);
-            assert_eq!(all.len() as u64, 8 * MIB);
-            let step = (all.len() as u64 / count).max(1) as usize;
-            Flips::new(&log, all.into_iter().step_by(step).take(count as usize).collect()).run()
-        }
-        None => {
-            let log = small();
-            Flips::new(&log, structure_bits(&log)).run()
-        }
+    let (flips, detected) = if let Some(count) = number("FOREBAY_FLIPS") {
+        let log = large();
+        let all = all_bits(&log);
+        assert_eq!(all.len() as u64, 8 * MIB);
+        let step = (all.len() as u64 / count).max(1) as usize;
+        Flips::new(&log, all.into_iter().step_by(step).take(count as usize).collect()).run()
+    } else {
+        let log = small();
+        Flips::new(&log, structure_bits(&log)).run()
     };
     let seconds = begun.elapsed().as_secs_f64();
     println!(r#"{{"flips":{flips},"detected":{detected},"seconds":{seconds:.1}}}"#);
     assert_eq!(flips, detected);
 }
+
+type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 /// Damages one range of one file; `None` if that changes nothing.
 type Damage<'a> = Box<dyn Fn(&mut Vec<u8>, Range<usize>, &mut Random) + 'a>;
@@ -268,7 +267,7 @@ fn missing_doubled_stale_and_foreign_segments_are_reported() {
     let (first, last) = (numbers[0], numbers[numbers.len() - 1]);
     assert!(first > 1, "some segments were retired");
     for number in numbers {
-        let changed = |change: &dyn Fn(&mut BTreeMap<PathBuf, Vec<u8>>)| {
+        let changed = |change: &dyn Fn(&mut Files)| {
             let mut files = log.files.clone();
             change(&mut files);
             files
