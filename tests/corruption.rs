@@ -33,12 +33,12 @@ fn large() -> Log {
     let steps =
         [Two, Fill, Cross, Idle, Fill, Retire, Two, Cross, Kill, Fill, Roll, Cross, Tenure, Huge, Two, Restart, Fill];
     let rest = [Receipt, Fill, Idle, Fill, Two, Fill, Fill, Kill, Fill, Cross, Fill, Fill, Two, Fill, Fill, Fill, Fill];
-    Log::of(&[steps, rest].concat(), MIB)
+    Log::of(&[&steps[..], &rest[..]].concat(), 128 << 10, MIB)
 }
 
 /// Three segments, as much of them structure as can be.
 fn small() -> Log {
-    Log::of(&[Step::Two, Step::Fill, Step::Roll, Step::Fill, Step::Fill], 160 << 10)
+    Log::of(&[Step::Two, Step::Fill, Step::Roll, Step::Fill, Step::Fill], 64 << 10, 160 << 10)
 }
 
 /// All positions that are to be flipped, as (segment, bit).

@@ -4,7 +4,7 @@
 pub mod memory;
 
 use crate::crash_world::entries::blocks;
-use crate::crash_world::life::{DIR, End, Expected, Life, SEGMENT_BYTES};
+use crate::crash_world::life::{DIR, End, Expected, Life};
 use crate::crash_world::steps::{Random, Step, start};
 use forebay::io::Storage;
 use forebay::io::sim::Sim;
@@ -46,6 +46,7 @@ pub struct Log {
     pub history: Vec<BTreeMap<PathBuf, Vec<u8>>>,
     pub segments: Vec<Segment>,
     pub blocks: HashMap<Lsn, Block>,
+    segment_bytes: u64,
 }
 
 fn ends(life: &mut Life) -> u64 {
@@ -59,9 +60,15 @@ const CLOSING: u64 = 4096 + 4 * 4096;
 const ROOM: u64 = 100 << 10;
 
 /// Fills the log by these steps, then page by page up to the size; `None` if a segment's end gets in the way.
-fn filled(steps: &[Step], bytes: u64, seed: u64, metrics: &Arc<Metrics>) -> Result<Option<Log>, End> {
+fn filled(
+    steps: &[Step],
+    (segment_bytes, bytes): (u64, u64),
+    seed: u64,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Log>, End> {
     let mut random = Random(seed);
     let mut life = Life::new(Sim::new(seed), Expected::default(), metrics);
+    life.segment_bytes = segment_bytes;
     let mut history = Vec::new();
     start(&mut life)?;
     for step in steps.iter().cycle() {
@@ -85,7 +92,7 @@ fn filled(steps: &[Step], bytes: u64, seed: u64, metrics: &Arc<Metrics>) -> Resu
     let blocks = blocks(&life.expected.durable).map(|(lsn, block)| (lsn, block.clone())).collect();
     let (files, segments) = (life.sim.files(), segments(&life.sim));
     let is_exact = segments.iter().map(|s| s.end as u64).sum::<u64>() == bytes;
-    Ok(is_exact.then_some(Log { files, history, segments, blocks }))
+    Ok(is_exact.then_some(Log { files, history, segments, blocks, segment_bytes }))
 }
 
 fn segments(sim: &Sim) -> Vec<Segment> {
@@ -133,10 +140,10 @@ fn segments(sim: &Sim) -> Vec<Segment> {
 
 impl Log {
     /// A log of exactly so many bytes from the first header to the end.
-    pub fn of(steps: &[Step], bytes: u64) -> Self {
+    pub fn of(steps: &[Step], segment_bytes: u64, bytes: u64) -> Self {
         let metrics = Arc::new(Metrics::new());
         for seed in 0..12 {
-            match filled(steps, bytes, seed, &metrics) {
+            match filled(steps, (segment_bytes, bytes), seed, &metrics) {
                 Ok(Some(log)) => return log,
                 Ok(None) => {}
                 Err(end) => panic!("{end:?}"),
@@ -184,7 +191,7 @@ impl Log {
         }
         let storage: Arc<dyn Storage> = Arc::new(sim);
         let mut options = Options::new(DIR, Arc::clone(metrics));
-        (options.segment_bytes, options.seed) = (SEGMENT_BYTES, Some(1));
+        (options.segment_bytes, options.seed) = (self.segment_bytes, Some(1));
         let Ok(log) = recover(&storage, &options) else { return };
         let state = log.writer.state();
         let wanted = |(lsn, block): (&Lsn, &Block)| *lsn >= state.kept_lsn && !state.is_settled(*lsn, &block.header);

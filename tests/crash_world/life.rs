@@ -181,6 +181,8 @@ pub struct Life {
     /// Machines that follow this one are watched too.
     pub watches: bool,
     pub metrics: Arc<Metrics>,
+    /// How large segments are.
+    pub segment_bytes: u64,
     starts: u64,
 }
 
@@ -196,6 +198,7 @@ impl Life {
             survived: 0,
             ended: 0,
             watches: false,
+            segment_bytes: SEGMENT_BYTES,
             starts: 0,
             metrics,
         }
@@ -211,11 +214,12 @@ impl Life {
 
     fn options(&self) -> Options {
         let mut options = Options::new(DIR, Arc::clone(&self.metrics));
-        options.segment_bytes = SEGMENT_BYTES;
+        options.segment_bytes = self.segment_bytes;
         // Salts are never used twice, and follow from what happened.
-        options.seed = Some(self.sim.hash() ^ self.starts.wrapping_mul(7919) ^ self.expected.key);
+        let seed = self.sim.hash() ^ self.starts.wrapping_mul(7919) ^ self.expected.key;
+        options.seed = Some(seed);
         // Every other start takes the older segments by their footers.
-        options.verify_bytes = if self.starts.is_multiple_of(2) { 0 } else { u64::MAX };
+        options.verify_bytes = if seed.is_multiple_of(2) { 0 } else { u64::MAX };
         options
     }
 

@@ -235,3 +235,47 @@ fn what_retention_took_stops_its_partition_alone() {
     finished.says("Kafka has only offsets");
     assert_stopped(&log, &before, &damaged[..1], &finished);
 }
+
+/// `wal repair`: the plan, what Kafka has, the repair; then everything is delivered without Kafka's help.
+#[test]
+fn wal_repair_plans_and_applies() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("wal-repair");
+    let mut dice = Dice::new("wal-repair");
+    let log = undelivered(kafka, &scratch, "wal-repair");
+    let before = log.fill_and_kill(kafka);
+    let damaged = pick(undelivered_blocks(log.wal(), PARTITIONS), 10, &mut dice);
+    let payloads = harm(log.wal(), &damaged, &mut dice);
+    let wal = log.wal().display().to_string();
+    let repair = |more: &[&str], code: i32| -> serde_json::Value {
+        let finished = forebay(&[&["wal", "repair", &wal, "--output", "json"], more].concat());
+        assert_eq!(finished.status.code(), Some(code), "{}{}", finished.stdout, finished.stderr);
+        serde_json::from_str(&finished.stdout).unwrap_or_default()
+    };
+    let outcomes = |report: &serde_json::Value, outcome: &str| {
+        let blocks = report["blocks"].as_array().unwrap();
+        blocks.iter().filter(|block| block["outcome"] == outcome).count()
+    };
+    assert_eq!(outcomes(&repair(&[], 3), "to-fetch"), 10);
+    repair(&["--apply"], 2);
+    assert_eq!(outcomes(&repair(&["--from-kafka", "--brokers", "127.0.0.1:1"], 69), "unanswered"), 10);
+    let here = ["--from-kafka", "--brokers", kafka.brokers()];
+    assert_eq!(outcomes(&repair(&here, 3), "in-kafka"), 10);
+    let process = log.run.clone().stdout_sink().spawn();
+    process.wait_says("the log is open");
+    repair(&[&here[..], &["--apply"]].concat(), 78);
+    process.kill();
+    let applied = repair(&[&here[..], &["--apply"]].concat(), 0);
+    let mended = outcomes(&applied, "repaired") + outcomes(&applied, "settled");
+    assert_eq!(mended, 10, "{applied:#}");
+    assert_repaired(log.wal(), &damaged, &payloads);
+    let table = forebay(&["wal", "repair", &wal]);
+    assert_eq!(table.status.code(), Some(0), "{}", table.stdout);
+    assert!(table.stdout.contains(&format!("{}/{} {}", log.topic, damaged[0].partition, damaged[0].range())));
+    kafka.delete_topic(&log.topic);
+    let other = unique("wal-repair-other");
+    kafka.create_topic(&other, 1, &[]);
+    let before: Vec<i64> = delivered_to(log.wal(), PARTITIONS).into_iter().zip(before).map(|(a, b)| a.max(b)).collect();
+    Run::new(kafka, &other, &log.group, scratch.path()).set("sink.format=raw").drain();
+    log.assert_delivered(&before);
+}
