@@ -273,3 +273,41 @@ fn a_torn_group_is_cut_told_and_kept_as_a_copy() {
     assert_eq!(&kept[96..196], &[0; 100], "the garbled block's payload begins here");
     assert_eq!(log.writer.state().partitions[&P].admitted, 0);
 }
+
+#[test]
+fn frames_lost_together_with_both_states_are_not_passed_over() {
+    // Nothing is left of segment 1 but its headers: the State of segment 2 knows how far it went, but not the blocks.
+    for length in [8192, 28_672] {
+        let sim = Sim::new(1);
+        log_on(&sim, true);
+        sim.damage(&path(1), |bytes| bytes[8192..].iter_mut().take(length).for_each(|byte| *byte = 0)).unwrap();
+        let overview = inspect(&sim, Path::new(DIR)).unwrap();
+        let lost = overview.findings.iter().any(|f| matches!(f.verdict, Verdict::Refuse | Verdict::StopPartition));
+        assert_eq!(lost, length > 8192, "{length}: {:?}", overview.findings);
+    }
+    let sim = Sim::new(1);
+    log_on(&sim, true);
+    sim.damage(&path(1), |bytes| bytes.truncate(8192)).unwrap();
+    assert_eq!(start(&sim, 2).err().unwrap().class(), ErrorClass::Corrupt);
+}
+
+#[test]
+fn the_header_of_a_torn_frame_witnesses_what_was_synced_before_it() {
+    let sim = Sim::new(1);
+    let mut log = start(&sim, 1).unwrap();
+    let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
+    log.writer.append(&[owned]).unwrap();
+    let synced = inspect(&sim, Path::new(DIR)).unwrap().segments[0].end as usize;
+    log.writer.append(&[block(0, 600)]).unwrap();
+    let torn = inspect(&sim, Path::new(DIR)).unwrap().segments[0].end as usize;
+    log.writer.append(&[block(1, 600)]).unwrap();
+    drop(log);
+    let sim = sim.kill();
+    sim.damage(&path(1), |bytes| {
+        bytes[synced + 300] ^= 1;
+        bytes[torn + 300] ^= 1;
+    })
+    .unwrap();
+    let overview = inspect(&sim, Path::new(DIR)).unwrap();
+    assert!(overview.is_damaged(), "an acknowledged block was taken for a torn tail: {:?}", overview.findings);
+}

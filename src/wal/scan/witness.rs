@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// The highest `synced_through` in the last segment, and what its frames say of retired segments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Witness {
-    /// The highest `synced_through` of all valid frames.
+    /// The highest `synced_through` of all frames with a good header.
     pub synced: Lsn,
     /// The highest `RetiredBelow` among the frames that count.
     pub retired_below: u64,
@@ -28,8 +28,13 @@ pub fn witness(segment: &Segment) -> Witness {
     let (mut retired, mut damaged) = (Vec::new(), Vec::new());
     while let Some(piece) = scanner.next_piece() {
         match piece {
-            Piece::Damage(damage) if damage.position >= header.built_end => damaged.push(damage.lsn),
-            Piece::Damage(_) => {}
+            Piece::Damage(damage) => {
+                // A good header alone says what was synced before it was encoded.
+                synced = synced.max(damage.header.map_or(0, |header| header.synced_through));
+                if damage.position >= header.built_end {
+                    damaged.push(damage.lsn);
+                }
+            }
             Piece::Frame(frame, payload) => {
                 synced = synced.max(frame.synced_through);
                 let entry = || Entry::decode(&frame, &Bytes::copy_from_slice(payload));
