@@ -24,6 +24,10 @@ const SLEEP: Duration = Duration::from_secs(1);
 /// How long a spare that is being made is waited for before requests are looked at again.
 const BRIEFLY: Duration = Duration::from_millis(2);
 
+/// Callers that wait for each append come back at once: so long after their answer the next group waits for them. Otherwise
+/// they split into two halves, of which one waits while the other is synced.
+const TOGETHER: Duration = Duration::from_micros(60);
+
 /// What the thread is asked.
 #[derive(Debug)]
 pub enum Request {
@@ -76,6 +80,8 @@ pub struct Worker {
     /// Where each unit of the batch ends, and who waits for it.
     ends: Vec<(usize, Option<Reply>)>,
     last_group: Instant,
+    /// Callers that were answered since the last requests were taken.
+    answered: usize,
     /// When the active segment was begun, and its number.
     begun: (u64, Instant),
     /// A block found no space: blocks are not tried before.
@@ -104,6 +110,7 @@ impl Worker {
             batch: Vec::new(),
             ends: Vec::new(),
             last_group: now,
+            answered: 0,
             begun,
             stuck_until: None,
             is_jammed: false,
@@ -165,11 +172,18 @@ impl Worker {
     /// Waits for requests and takes all there are.
     fn gather(&mut self) -> Option<End> {
         let busy = !self.is_jammed && (self.queue.is_ready() || self.retirement().is_some());
-        let patience = if busy { Duration::ZERO } else { self.patience() };
+        let mut returning = std::mem::take(&mut self.answered);
+        let until = Instant::now() + TOGETHER;
+        let patience = match (busy, returning) {
+            (false, _) => self.patience(),
+            (true, 0) => Duration::ZERO,
+            (true, _) => TOGETHER,
+        };
         let mut request = self.requests.recv_timeout(patience);
         loop {
             match request {
                 Ok(Request::Append(unit)) => {
+                    returning = returning.saturating_sub(usize::from(unit.reply.is_some()));
                     let bytes = unit.bytes() as usize;
                     self.queue.push(unit);
                     self.shared.queued.store(self.queue.bytes() as usize, Ordering::Relaxed);
@@ -184,10 +198,15 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => return None,
                 Err(RecvTimeoutError::Disconnected) => return Some(End::Abandoned),
             }
-            request = self.requests.try_recv().map_err(|error| match error {
-                TryRecvError::Empty => RecvTimeoutError::Timeout,
-                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
-            });
+            let left = if returning > 0 { until.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            request = if left.is_zero() {
+                self.requests.try_recv().map_err(|error| match error {
+                    TryRecvError::Empty => RecvTimeoutError::Timeout,
+                    TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+                })
+            } else {
+                self.requests.recv_timeout(left)
+            };
         }
     }
 
@@ -261,6 +280,7 @@ impl Worker {
                 && let Some(reply) = reply.take()
             {
                 let _ = reply.send(Ok(durable));
+                self.answered += 1;
                 answered = true;
             }
         }
