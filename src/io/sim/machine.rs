@@ -3,6 +3,7 @@
 //! Promises: every changing operation is numbered and passes [`Machine::begin`]; a stopped machine changes nothing.
 
 use super::image::{Directory, Entry, Image};
+use super::pages::PAGE;
 use super::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Error, ErrorKind};
@@ -146,7 +147,7 @@ impl Machine {
         let growth = (position + bytes.len() as u64).saturating_sub(old);
         let missing = growth.saturating_sub(self.free());
         let fits = bytes.len() - (missing as usize).min(bytes.len());
-        let part = self.random.below(fits + 1);
+        let part = self.part_of(fits);
         let written = if fate == Fate::Done { fits } else { part };
         if let Some(moments) = &mut self.moments {
             let mut image = self.image.clone();
@@ -161,6 +162,14 @@ impl Machine {
             Fate::Fails(errno) => Err(Error::from_raw_os_error(errno)),
             _ if fits < bytes.len() => Err(ErrorKind::StorageFull.into()),
             _ => Ok(()),
+        }
+    }
+
+    /// How much of a write is done when it is done in part: any number of bytes, or as often whole pages, as disks do.
+    fn part_of(&mut self, bytes: usize) -> usize {
+        match self.random.below(2) {
+            0 => self.random.below(bytes + 1),
+            _ => (self.random.below(bytes.div_ceil(PAGE) + 1) * PAGE).min(bytes),
         }
     }
 

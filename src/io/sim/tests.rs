@@ -190,3 +190,66 @@ fn a_lock_is_exclusive_until_dropped_or_killed() {
     drop(guard);
     assert!(sim.lock(&path("LOCK")).unwrap().is_some());
 }
+
+#[test]
+fn watched_moments_are_the_disk_before_each_operation_and_inside_each_write() {
+    let sim = Sim::new(1);
+    let file = durable_file(&sim);
+    let (before, first) = (sim.hash(), sim.operations());
+    sim.watch();
+    write(&file, 0, &[b'b'; 4096]);
+    file.sync_data().unwrap();
+    let moments = sim.take_moments();
+    assert_eq!(moments.iter().map(|(operation, _)| *operation).collect::<Vec<_>>(), [first, first, first + 1]);
+    assert_eq!(moments[0].1.hash(), before);
+    assert_eq!(seen(&moments[2].1.kill(), "f").unwrap()[..4096], [b'b'; 4096]);
+    assert_ne!(moments[2].1.hash(), sim.hash(), "not synced yet");
+    sim.watch_no_more();
+    write(&file, 0, b"x");
+    assert!(sim.take_moments().is_empty());
+}
+
+#[test]
+fn a_clean_page_that_a_failed_sync_lost_may_leave_the_cache() {
+    let mut fates = BTreeSet::new();
+    for seed in SEEDS {
+        let sim = Sim::new(seed);
+        let file = durable_file(&sim);
+        write(&file, 0, &[b'b'; 4096]);
+        assert_eq!(seen(&sim.kill_and_evict(seed), "f").unwrap()[0], b'b', "a dirty page stays");
+        sim.fail_at(sim.operations());
+        assert!(file.sync_data().is_err());
+        fates.insert(seen(&sim.kill_and_evict(seed), "f").unwrap()[0]);
+    }
+    assert_eq!(fates, [b'a', b'b'].into());
+}
+
+#[test]
+fn what_was_on_its_way_may_become_unreadable_until_it_is_written() {
+    let sim = Sim::new(1);
+    let file = durable_file(&sim);
+    write(&file, 4096, &[b'b'; 4096]);
+    let mut buffer = [0; 4096];
+    let bad = |sim: &Sim, position| sim.open(&path("f"), true).unwrap().read_at(position, &mut [0; 4096]).is_err();
+    let after = (0..512).map(|seed| sim.crash_unreadably(seed)).find(|after| bad(after, 4096)).unwrap();
+    assert!(!bad(&after, 0) && !bad(&after, 8192), "what was durable stays readable");
+    assert!((0..512).all(|seed| !bad(&sim.crash(seed), 4096)));
+    let file = after.open(&path("f"), true).unwrap();
+    write(&file, 4096, &[b'c'; 4096]);
+    file.read_at(4096, &mut buffer).unwrap();
+    assert_eq!(buffer, [b'c'; 4096]);
+}
+
+#[test]
+fn a_refused_write_says_so_and_may_be_done_in_part() {
+    let lengths: BTreeSet<u64> = SEEDS
+        .map(|seed| {
+            let sim = Sim::new(seed);
+            let file = sim.create_new(&path("f")).unwrap();
+            sim.refuse_at(sim.operations());
+            assert!(file.write_at(0, &[IoSlice::new(&[1; 8192])]).unwrap_err().is_full());
+            file.len().unwrap()
+        })
+        .collect();
+    assert!([0, 4096, 8192].iter().all(|whole| lengths.contains(whole)) && lengths.len() > 8, "{lengths:?}");
+}
