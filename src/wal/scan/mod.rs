@@ -5,6 +5,7 @@
 
 pub mod finding;
 pub mod index;
+mod infer;
 pub mod lost;
 pub mod quick;
 pub mod segment;

@@ -128,7 +128,9 @@ fn scan_one(
     findings: &mut Vec<Finding>,
     corrupt: &mut Vec<CorruptBlock>,
 ) -> SegmentScan {
-    let bounds = Bounds { sealed: successor(segments, i), witness, later_state };
+    let next = segments.get(i + 1);
+    let after = || next.and_then(|s| states::read(&s.file, &s.header, s.len).state);
+    let bounds = Bounds { sealed: successor(segments, i), witness, later_state, after: &after };
     segment::scan(&segments[i], &bounds, fold, findings, corrupt)
 }
 
