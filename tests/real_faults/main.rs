@@ -51,6 +51,7 @@ fn the_order_of_system_calls_of_log_and_files() {
     assert_eq!(report.violations, Vec::<String>::new());
     assert!(report.commits > 10 && report.receipts > 5 && report.removed > 0 && report.created > 2, "{report:?}");
     assert_eq!(report.unseen, 0);
+    assert_eq!(driver::committed(world.dir()), driver::RECORDS);
     world.check_output();
 }
 

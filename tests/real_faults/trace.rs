@@ -6,7 +6,7 @@ use std::collections::HashMap;
 pub const CALLS: &str = "openat,fdatasync,fsync,pwritev,pwritev2,pwrite64,write,writev,sendmsg,sendto,rename,renameat,\
                          renameat2,unlink,unlinkat,ftruncate";
 /// So many bytes of each buffer are shown.
-pub const SHOWN: usize = 6000;
+pub const SHOWN: usize = 20_000;
 
 /// A buffer: the bytes that were shown, and how many there were.
 #[derive(Clone, Debug)]
@@ -101,9 +101,8 @@ fn call(name: &str, arguments: &str) -> Option<Call> {
             let path = path_of(arguments).filter(|path| path.starts_with('/') && !path.starts_with("/dev"))?;
             let positioned = name.starts_with('p');
             let (pieces, rest) = buffers(arguments);
-            let position =
-                rest.rsplit(", ").find_map(|word| word.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok());
-            let position = if name == "pwritev2" { second_last(rest) } else { position };
+            let words = rest.split([')', '<']).next().unwrap_or_default().trim_end();
+            let position = words.rsplit(", ").nth(usize::from(name == "pwritev2")).and_then(|word| word.parse().ok());
             Call::Write { path, pieces, position: position.filter(|_| positioned) }
         }
         "rename" | "renameat" | "renameat2" => {
@@ -118,11 +117,6 @@ fn call(name: &str, arguments: &str) -> Option<Call> {
         }
         _ => return None,
     })
-}
-
-fn second_last(rest: &str) -> Option<u64> {
-    let words: Vec<&str> = rest.split(", ").collect();
-    words.iter().rev().nth(1)?.parse().ok()
 }
 
 /// `12</some/path>…`: the path.

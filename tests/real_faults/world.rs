@@ -1,6 +1,6 @@
 //! A directory with a log and files, processes that live in it, and what they left.
 
-use super::driver::{self, DIR, RECORDS};
+use super::driver::{DIR, RECORDS};
 use super::order::Order;
 use super::trace::{self, Trace};
 use forebay::io::disk::Disk;
@@ -149,10 +149,9 @@ impl World {
         Count { lost: seen.iter().filter(|count| **count == 0).count(), doubled: doubled + strange }
     }
 
-    /// Everything committed, everything there once, the log undamaged.
+    /// Everything is there once, the log undamaged.
     pub fn check_output(&self) {
         assert_eq!(self.count(), Count { lost: 0, doubled: 0 }, "{}", self.said());
-        assert_eq!(driver::committed(&self.dir), RECORDS);
         let overview = inspect(&Disk, &self.dir.join("wal")).unwrap();
         assert!(!overview.is_damaged(), "{:?}", overview.findings);
     }
