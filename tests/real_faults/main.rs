@@ -14,9 +14,9 @@ mod order;
 mod trace;
 mod world;
 
-use order::Order;
+use order::{Order, Report};
 use std::process::{Command, Stdio};
-use trace::Trace;
+use trace::{Call, Trace};
 use world::{Scratch, World};
 
 /// Not a test: the process that the others run. See [`driver`].
@@ -43,16 +43,32 @@ fn the_order_of_system_calls_of_log_and_files() {
         return skip("order of system calls", &why);
     }
     let world = World::new("order");
-    let mut order = Order::default();
-    let code = world.traced(&[], &mut order);
+    let (code, trace) = world.trace(&[]);
     assert_eq!(code, Some(0), "{}", world.said());
-    let report = order.report;
+    let report = checked(&trace);
     println!("{report:?}");
     assert_eq!(report.violations, Vec::<String>::new());
     assert!(report.commits > 10 && report.receipts > 5 && report.removed > 0 && report.created > 2, "{report:?}");
     assert_eq!(report.unseen, 0);
     assert_eq!(driver::committed(world.dir()), driver::RECORDS);
     world.check_output();
+    // The same run without some of its syncs breaks the rules.
+    let without = |left_out: &dyn Fn(&str) -> bool| {
+        let is_left_out = |i: usize| matches!(&trace.calls[i].call, Call::Sync(path) if left_out(path));
+        let kept = trace.moments.iter().filter(|m| !is_left_out(m.of()));
+        checked(&Trace { calls: trace.calls.clone(), moments: kept.copied().collect() }).violations.join("\n")
+    };
+    let of_segments = without(&|path| path.ends_with(".wal"));
+    assert!(of_segments.contains("is committed") && of_segments.contains("goes"), "{of_segments}");
+    assert!(without(&|path| path.ends_with(".part")).contains("a receipt says"));
+    assert!(without(&|path| path.ends_with("/wal")).contains("is committed"));
+    assert!(without(&|path| path.contains("partition=") && !path.ends_with(".part")).contains("a receipt says"));
+}
+
+fn checked(trace: &Trace) -> Report {
+    let mut order = Order::default();
+    order.check(trace);
+    order.report
 }
 
 /// The binary, where this test is built together with it.
@@ -74,9 +90,7 @@ fn the_order_of_system_calls_of_a_run_with_kafka() {
     strace.arg("-o").arg(&log).arg(binary).args(["demo", "--records", records, "--kills", kills, "--output", "json"]);
     let run = strace.arg("--dir").arg(scratch.path().join("demo")).stderr(Stdio::null()).output().unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
-    let mut order = Order::default();
-    order.check(&Trace::parse(&String::from_utf8_lossy(&std::fs::read(&log).unwrap())));
-    let report = order.report;
+    let report = checked(&Trace::parse(&String::from_utf8_lossy(&std::fs::read(&log).unwrap())));
     println!("{} commits, {} receipts, {} segments gone", report.commits, report.receipts, report.removed);
     assert_eq!(report.violations, Vec::<String>::new());
     assert!(report.commits > 5 && report.receipts > 5 && report.created > 5, "{report:?}");

@@ -45,6 +45,14 @@ pub enum Moment {
     End(usize, bool),
 }
 
+impl Moment {
+    /// Of which call.
+    pub fn of(self) -> usize {
+        let (Self::Begin(i) | Self::End(i, _)) = self;
+        i
+    }
+}
+
 /// A trace.
 #[derive(Debug, Default)]
 pub struct Trace {
