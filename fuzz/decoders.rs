@@ -4,7 +4,12 @@
 //! Nothing may panic. What is decoded and encoded again must be the same; checksums are made right first where they
 //! would keep the bytes from getting anywhere.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../tests/crash_world/mod.rs"]
+mod crash_world;
+#[path = "lives.rs"]
+mod lives;
 
 use bytes::Bytes;
 use forebay::config::load::{Sources, load};
@@ -20,6 +25,7 @@ use forebay::wal::format::header::{HEADER_BYTES, SegmentHeader};
 use forebay::wal::format::state::State;
 use forebay::wal::inspect::{dump, inspect};
 use forebay::wal::segment::wal_name;
+pub use lives::{log_life, sink_receipt};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 
@@ -197,7 +203,7 @@ pub fn config_load(data: &[u8]) {
 pub type Decoder = fn(&[u8]);
 
 /// All of them, by the name of their target.
-pub const ALL: [(&str, Decoder); 10] = [
+pub const ALL: [(&str, Decoder); 12] = [
     ("frame_decode", frame_decode),
     ("header_decode", header_decode),
     ("state_decode", state_decode),
@@ -208,4 +214,6 @@ pub const ALL: [(&str, Decoder); 10] = [
     ("commit_metadata", commit_metadata),
     ("segment_scan", segment_scan),
     ("config_load", config_load),
+    ("log_life", log_life),
+    ("sink_receipt", sink_receipt),
 ];

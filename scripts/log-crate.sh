@@ -16,7 +16,7 @@ heavy='anyhow|axum|clap|clap_complete|comfy-table|indicatif|mimalloc|plotters|rd
 # What the tests of these rooms are called; one that is not there is left out.
 tests=(
     crash_sweep crash_model corruption recovery_table wal_format wal_format_golden wal_log wal_direct wal_order wal_rules file_sink
-    fuzz_smoke second_reader delivery ownership_model pid_golden repair scrub
+    fuzz_smoke second_reader delivery ownership_model pid_golden wal_failed_sync wal_quick_open wal_repair real_faults
 )
 
 section() { sed -n "/^\[$1\]/,/^\[/p" "$repository/Cargo.toml" | grep -v '^\[' | grep -v '^$' || true; }
@@ -33,7 +33,8 @@ module() {
     printf '\n[dev-dependencies]\n'
     section dev-dependencies
     # Optimized enough to run a sweep, little enough to be built in seconds.
-    printf '\n[profile.release]\nopt-level = 2\ndebug = false\ncodegen-units = 32\nincremental = true\n\n[workspace]\n'
+    printf '\n[profile.release]\nopt-level = 1\ndebug = false\ncodegen-units = 64\nincremental = true\n'
+    printf '\n[profile.release.package."*"]\nopt-level = 2\n\n[workspace]\n'
     for test in "${tests[@]}"; do
         if [ -f "$repository/tests/$test.rs" ]; then
             printf '\n[[test]]\nname = "%s"\npath = "%s/tests/%s.rs"\n' "$test" "$repository" "$test"

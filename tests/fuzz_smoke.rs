@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 const ROUNDS: usize = 4000;
 const SEGMENT_ROUNDS: usize = 150;
+const LIFE_ROUNDS: usize = 150;
 
 /// A small generator (`SplitMix64`).
 struct Random(u64);
@@ -97,6 +98,8 @@ fn good_inputs(target: &str) -> Vec<Vec<u8>> {
         "repair_decode" => frames.iter().filter(|(kind, ..)| *kind == Kind::Block).map(repair).collect(),
         "batch_records" => payloads(Kind::Block).collect(),
         "segment_scan" => vec![segment],
+        "log_life" => (0..4_u8).map(|life| (0..48).map(|i: u8| i.wrapping_mul(37 + 2 * life)).collect()).collect(),
+        "sink_receipt" => (0..3_u8).map(sink_receipt).collect(),
         _ => Vec::new(),
     };
     if let Ok(files) = std::fs::read_dir(root("fuzz/seeds").join(target)) {
@@ -106,6 +109,16 @@ fn good_inputs(target: &str) -> Vec<Vec<u8>> {
     }
     assert!(!inputs.is_empty(), "no input for {target}");
     inputs
+}
+
+/// What the file sink says of the file that the target makes, in each of its states.
+fn sink_receipt(state: u8) -> Vec<u8> {
+    let files = [2, 2, 1][usize::from(state)];
+    let (len, name) = (usize::from(files) * 16, "topic=t/partition=0/00000000000000000000.txt");
+    let crc = crc32fast::hash(&vec![b'x'; len]);
+    let tail = [&0_i64.to_le_bytes()[..], &0_u64.to_le_bytes(), &0_u32.to_le_bytes()].concat();
+    let fixed = [&[files, 1, state][..], &(len as u64).to_le_bytes(), &crc.to_le_bytes(), &tail].concat();
+    [&fixed[..], &(name.len() as u16).to_le_bytes(), name.as_bytes()].concat()
 }
 
 fn smoke(target: &str, rounds: usize) {
@@ -167,6 +180,16 @@ fn the_repair_file_is_good() {
     for input in good_inputs("repair_decode") {
         forebay::wal::repair::format::decode(&input).unwrap();
     }
+}
+
+#[test]
+fn lives_of_a_log() {
+    smoke("log_life", LIFE_ROUNDS);
+}
+
+#[test]
+fn receipts_of_the_file_sink() {
+    smoke("sink_receipt", ROUNDS);
 }
 
 #[test]

@@ -1,0 +1,130 @@
+//! Faults that are real: system calls that fail or kill, full and read-only file systems, and the order of system calls
+//! as `strace` saw them.
+//!
+//! What a machine does not allow (no `strace`, no `ptrace`, no `mount`) is skipped, and why is printed.
+//! `FOREBAY_REAL_FAULTS=all` injects at every site (`scripts/real-faults.sh`), otherwise at some.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod driver;
+mod inject;
+mod kafka;
+mod mounts;
+mod order;
+mod trace;
+mod world;
+
+use order::{Order, Report};
+use std::process::{Command, Stdio};
+use trace::{Call, Trace};
+use world::{Scratch, World};
+
+/// Not a test: the process that the others run. See [`driver`].
+#[test]
+fn drives_when_asked() {
+    if let Some(dir) = std::env::var_os(driver::DIR) {
+        std::process::exit(driver::drive(dir.as_ref()));
+    }
+}
+
+fn is_all() -> bool {
+    std::env::var("FOREBAY_REAL_FAULTS").is_ok_and(|value| value == "all")
+}
+
+/// Says that something was not tested, and why.
+fn skip(what: &str, why: &str) {
+    println!("{}", serde_json::json!({ "skipped": what, "why": why }));
+    eprintln!("SKIPPED {what}: {why}");
+}
+
+#[test]
+fn the_order_of_system_calls_of_log_and_files() {
+    if let Err(why) = world::strace() {
+        return skip("order of system calls", &why);
+    }
+    let world = World::new("order");
+    let (code, trace) = world.trace(&[]);
+    assert_eq!(code, Some(0), "{}", world.said());
+    let report = checked(&trace);
+    println!("{report:?}");
+    assert_eq!(report.violations, Vec::<String>::new());
+    assert!(report.commits > 10 && report.receipts > 5 && report.removed > 0 && report.created > 2, "{report:?}");
+    assert_eq!(report.unseen, 0);
+    assert_eq!(driver::committed(world.dir()), driver::RECORDS);
+    world.check_output();
+    // The same run without some of its syncs breaks the rules.
+    let without = |left_out: &dyn Fn(&str) -> bool| {
+        let is_left_out = |i: usize| matches!(&trace.calls[i].call, Call::Sync(path) if left_out(path));
+        let kept = trace.moments.iter().filter(|m| !is_left_out(m.of()));
+        checked(&Trace { calls: trace.calls.clone(), moments: kept.copied().collect() }).violations.join("\n")
+    };
+    let of_segments = without(&|path| path.ends_with(".wal"));
+    assert!(of_segments.contains("is committed") && of_segments.contains("goes"), "{of_segments}");
+    assert!(without(&|path| path.ends_with(".part")).contains("a receipt says"));
+    assert!(without(&|path| path.ends_with("/wal")).contains("is committed"));
+    assert!(without(&|path| path.contains("partition=") && !path.ends_with(".part")).contains("a receipt says"));
+}
+
+fn checked(trace: &Trace) -> Report {
+    let mut order = Order::default();
+    order.check(trace);
+    order.report
+}
+
+/// The binary, where this test is built together with it.
+fn forebay() -> Option<String> {
+    option_env!("CARGO_BIN_EXE_forebay").map(str::to_owned).or_else(|| std::env::var("FOREBAY_BINARY").ok())
+}
+
+#[test]
+fn the_order_of_system_calls_of_a_run_with_kafka() {
+    let Some(binary) = forebay() else { return skip("order of system calls with Kafka", "built without the binary") };
+    if let Err(why) = world::strace() {
+        return skip("order of system calls with Kafka", &why);
+    }
+    let scratch = Scratch::new("demo");
+    let (records, kills) = if is_all() { ("150000", "6") } else { ("8000", "2") };
+    let log = scratch.path().join("trace");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-y", "-x", "-qq", "-s", &trace::SHOWN.to_string(), "-e", &format!("trace={}", trace::CALLS)]);
+    strace.arg("-o").arg(&log).arg(binary).args(["demo", "--records", records, "--kills", kills, "--output", "json"]);
+    let run = strace.arg("--dir").arg(scratch.path().join("demo")).stderr(Stdio::null()).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+    let report = checked(&Trace::parse(&String::from_utf8_lossy(&std::fs::read(&log).unwrap())));
+    println!("{} commits, {} receipts, {} segments gone", report.commits, report.receipts, report.removed);
+    assert_eq!(report.violations, Vec::<String>::new());
+    assert!(report.commits > 5 && report.receipts > 5 && report.created > 5, "{report:?}");
+    assert_eq!(report.unseen, 0);
+}
+
+#[test]
+fn every_site_may_fail_or_be_the_last() {
+    if let Err(why) = world::strace() {
+        return skip("injection", &why);
+    }
+    let outcome = inject::run(is_all());
+    println!(
+        "{}",
+        serde_json::json!({
+            "sites": outcome.sites,
+            "injections": outcome.injections,
+            "lost": outcome.lost,
+            "doubled": outcome.doubled,
+        })
+    );
+    assert_eq!(outcome.wrong, Vec::<String>::new());
+    assert!(outcome.sites > 100 && outcome.injections >= 30, "{outcome:?}");
+}
+
+#[test]
+fn a_full_disk_and_one_that_becomes_read_only() {
+    if let Err(why) = mounts::allowed() {
+        return skip("full tmpfs, loop-mounted ext4, read-only remount", &why);
+    }
+    mounts::a_small_tmpfs_holds_a_long_life();
+    mounts::a_full_tmpfs_stops_it_and_space_lets_it_go_on();
+    match mounts::ext4() {
+        Ok(disk) => mounts::read_only_in_the_middle(&disk),
+        Err(why) => skip("loop-mounted ext4", &why),
+    }
+}
