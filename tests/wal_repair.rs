@@ -8,7 +8,6 @@ use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
 use forebay::record::batch::{BatchBuilder, RecordRef};
 use forebay::record::{Block, BlockHeader, Partition};
-use forebay::wal::format::frame::Kind;
 use forebay::wal::inspect::{Dumped, dump, inspect};
 use forebay::wal::repair::accept::Refusal;
 use forebay::wal::repair::{Attempt, KeepError, Repairs};
@@ -26,8 +25,6 @@ const Q: Partition = Partition { topic: 1, number: 1 };
 const DIR: &str = "/wal";
 const BLOCKS: i64 = 40;
 const RECORDS: i64 = 5;
-/// Blocks of each partition that fit into one segment.
-const FEW: i64 = 3;
 
 struct Dice(u64);
 
@@ -503,122 +500,6 @@ fn an_unreadable_block_can_be_repaired_before_the_log_is_opened() {
     taken.take(&mut feed);
     taken.expect_all();
     log.close().unwrap();
-}
-
-/// A log whose only full segment was ended by a kill: nothing in it has an index. P and Q take turns, other frames between.
-fn killed(seed: u64) -> Sim {
-    let sim = Sim::new(seed);
-    let opened = start(&sim);
-    let owned = |partition| Entry::Owned { partition, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
-    opened.log.append_synced(vec![owned(P), owned(Q)]).unwrap();
-    for i in 0..FEW {
-        for partition in [P, Q] {
-            let confirmed = Entry::Confirmed { partition, tenure: 1, next: i * RECORDS };
-            let block = Entry::Block(block_of(partition, i * RECORDS, 0));
-            opened.log.append_synced(vec![block, confirmed]).unwrap();
-        }
-    }
-    let sim = sim.kill();
-    drop(opened);
-    sim
-}
-
-/// Every frame of the first segment in turn with a damaged header, with and without its payload: a block is named by its
-/// neighbours, and repaired if its payload still says what it held; else its partition alone stops, at the exact range.
-#[test]
-fn a_damaged_header_without_an_index_is_named_by_its_neighbours() {
-    let torn = killed(1);
-    // Opened twice: what the kill ended has a successor now.
-    start(&torn).log.close().unwrap();
-    let frames = frames(&torn, 1);
-    assert!(frames.len() >= 12 && frames.iter().all(|frame| frame.0 != Kind::Footer), "{frames:?}");
-    let (mut repaired, mut stopped, mut harmless) = (0, 0, 0);
-    for (kind, partition, first, position, len) in frames {
-        for both in [false, true] {
-            let sim = torn.snapshot();
-            let harm = |at: u64| sim.damage(&path(1), |bytes| bytes[at as usize] ^= 0x10).unwrap();
-            harm(position + 40);
-            if both && len > 500 {
-                harm(position + 400);
-            }
-            let Opened { log, mut feed, report, .. } = start(&sim);
-            let mut taken = Taken::default();
-            taken.take(&mut feed);
-            if kind != Kind::Block {
-                assert!(report.corrupt.is_empty() && log.repairs().open().is_empty(), "{kind:?}");
-                harmless += 1;
-            } else {
-                let damaged = taken.corrupt.pop().unwrap();
-                assert_eq!((damaged.partition, damaged.first, damaged.next), (partition, first, first + RECORDS));
-                assert_eq!((damaged.position, damaged.digest.is_some()), (position, !both));
-                assert_eq!(taken.next.get(&partition).copied().unwrap_or(0), first, "nothing past it");
-                let kept = log.keep_repair(&damaged, &again(&damaged));
-                if both {
-                    assert!(matches!(kept, Err(KeepError::Refused(Refusal::NoDigest))));
-                    stopped += 1;
-                    log.close().unwrap();
-                    continue;
-                }
-                kept.unwrap();
-                repaired += 1;
-            }
-            taken.take(&mut feed);
-            assert_eq!(taken.next, BTreeMap::from([(P, FEW * RECORDS), (Q, FEW * RECORDS)]), "{kind:?} at {position}");
-            log.close().unwrap();
-            let again = start(&sim);
-            assert_eq!(again.report.mended.len(), usize::from(kind == Kind::Block));
-            again.log.close().unwrap();
-        }
-    }
-    assert!(repaired >= 5 && repaired == stopped && harmless > 10, "{repaired} {stopped} {harmless}");
-}
-
-/// Frames of a segment after its states: kind, partition, first offset, position, length of header and payload.
-fn frames(sim: &Sim, segment: u64) -> Vec<(Kind, Partition, i64, u64, u64)> {
-    let mut found = Vec::new();
-    let mut note = |piece: Dumped<'_>| {
-        if let Dumped::Frame(header, _) = piece {
-            let len = 96 + u64::from(header.payload_len);
-            found.push((header.kind, header.partition, header.first, header.position, len));
-        }
-        true
-    };
-    dump(sim, Path::new(DIR), segment, &mut note).unwrap();
-    found
-}
-
-/// Two headers at once, or one whose partition opens a new tenure behind it: not to be known, so the log is not opened.
-#[test]
-fn what_can_not_be_named_is_not_guessed() {
-    let sim = killed(2);
-    start(&sim).log.close().unwrap();
-    let blocks: Vec<_> = frames(&sim, 1).into_iter().filter(|frame| frame.0 == Kind::Block).collect();
-    for found in [&blocks[1], &blocks[4]] {
-        sim.damage(&path(1), |bytes| bytes[found.3 as usize + 40] ^= 1).unwrap();
-    }
-    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
-    let error = open(storage, options()).map(|_| ()).unwrap_err();
-    assert!(error.to_string().contains("LSN"), "{error}");
-    let sim = killed(3);
-    let opened = start(&sim);
-    let owned = Entry::Owned { partition: P, tenure: 2, first: 90, next: 90, acked_entries: String::new() };
-    let mut block = block_of(P, 90, 0);
-    block.header.tenure = 2;
-    opened.log.append_synced(vec![owned, Entry::Block(block)]).unwrap();
-    opened.log.append_synced(vec![Entry::Confirmed { partition: P, tenure: 2, next: 95 }]).unwrap();
-    let after = sim.kill();
-    drop(opened);
-    start(&after).log.close().unwrap();
-    let mut places = (1..6)
-        .filter(|number| after.exists(&path(*number)).unwrap())
-        .flat_map(|number| frames(&after, number).into_iter().map(move |frame| (number, frame)));
-    let (number, owned) = places.find(|(_, frame)| frame.0 == Kind::Owned && frame.2 == 90).unwrap();
-    after.damage(&path(number), |bytes| bytes[owned.3 as usize + 40] ^= 1).unwrap();
-    let storage: Arc<dyn Storage> = Arc::new(after.clone());
-    match open(storage, options()) {
-        Err(_) => {}
-        Ok(opened) => assert!(opened.report.corrupt.is_empty(), "a missing tenure is no missing block"),
-    }
 }
 
 #[test]

@@ -127,13 +127,6 @@ impl Catalogue {
         self.lock().get(&number).map(|s| (s.end, s.sealed))
     }
 
-    /// Position and LSN that end a segment, once a successor says so.
-    pub fn sealed(&self, number: u64) -> Option<(u64, Lsn)> {
-        let segments = self.lock();
-        let end = segments.get(&number).filter(|s| s.sealed)?.end;
-        segments.get(&(number + 1)).map(|next| (end, next.first_lsn))
-    }
-
     /// Numbers of all segments, ascending.
     pub fn numbers(&self) -> Vec<u64> {
         self.lock().keys().copied().collect()

@@ -12,8 +12,7 @@ use super::format::state::State;
 pub use super::handover::Handover;
 use super::repair::Repairs;
 use super::scan::finding::CorruptBlock;
-use super::scan::lost::{self, Place};
-use super::scan::{BadPart, Damage, Piece, Scanner, read_payload};
+use super::scan::{BadPart, Damage, Piece, Scanner, lost, read_payload};
 use crate::io::{File, Storage};
 use crate::record::{Block, Lsn, Partition};
 use bytes::Bytes;
@@ -364,10 +363,10 @@ impl Reader {
             return damage.header.map_or(Ok(Step::Nothing), |header| self.read_padded(file.as_ref(), &header));
         }
         let path = self.catalogue.path(segment);
-        let salt = self.catalogue.get(segment).map_or(0, |listed| listed.salt);
-        let sealed = self.catalogue.sealed(segment);
-        let after = || lost::state_after(self.storage.as_ref(), &self.catalogue, segment);
-        let Some(lost) = lost::blocks(&Place { file, salt, sealed, after: &after }, damage) else {
+        let listed = self.catalogue.get(segment);
+        let salt = listed.as_ref().map_or(0, |listed| listed.salt);
+        let sealed = listed.filter(|listed| listed.sealed).map(|listed| listed.end);
+        let Some(lost) = lost::blocks(file, salt, damage, sealed) else {
             return self.known_damage(segment, damage);
         };
         let of_it = |named| CorruptBlock::new(&path, segment, salt, named, damage.header);

@@ -10,10 +10,9 @@ use super::format::state::State;
 use super::recovery::table::Verdict;
 use super::repair::files::{self, Kept};
 use super::scan::finding::{CorruptBlock, Finding};
-use super::scan::lost::{self, Place};
 use super::scan::segment::{Segment, SegmentScan};
 use super::scan::survey::{self, Survey};
-use super::scan::{Damage, Piece, Scanner, states};
+use super::scan::{Damage, Piece, Scanner, lost, states};
 use super::segment::wal_name;
 use crate::io::Storage;
 use crate::record::{Lsn, Partition};
@@ -181,7 +180,7 @@ pub fn dump(
             }
             Piece::Damage(damage) if damage.is_last && declared.is_none() => false,
             Piece::Damage(damage) => {
-                let sealed = declared.map(|by| (by.end_position, by.end_lsn));
+                let sealed = declared.map(|by| by.end_position);
                 show(Dumped::Damage(&damage)) && mended.show(storage, dir, (&damage, sealed), show)
             }
         };
@@ -211,16 +210,15 @@ impl Mended {
         &self,
         storage: &dyn Storage,
         dir: &Path,
-        (damage, sealed): (&Damage, Option<(u64, Lsn)>),
+        (damage, sealed): (&Damage, Option<u64>),
         show: &mut dyn FnMut(Dumped<'_>) -> bool,
     ) -> bool {
         let Segment { number, path, file, header, .. } = &self.segment;
         if self.kept.is_empty() {
             return true;
         }
-        let after = || lost::state_of(storage, dir, number + 1);
-        let lost = lost::blocks(&Place { file, salt: header.salt, sealed, after: &after }, damage);
-        lost.unwrap_or_default().iter().all(|named| {
+        let lost = lost::blocks(file, header.salt, damage, sealed).unwrap_or_default();
+        lost.iter().all(|named| {
             let block = CorruptBlock::new(path, *number, header.salt, named, damage.header);
             let found = files::find(&self.kept, &block).map(|kept| files::read(storage, dir, &kept.name()));
             let Some(Ok((kept, block))) = found else { return true };

@@ -6,8 +6,7 @@ use super::format::footer::IndexEntry;
 use super::format::frame::Kind;
 use super::repair::Repairs;
 use super::scan::finding::CorruptBlock;
-use super::scan::lost::{self, Lost, Place};
-use super::scan::{BadPart, Damage, Piece, Scanner, read_payload};
+use super::scan::{BadPart, Damage, Piece, Scanner, lost, read_payload};
 use crate::io::Storage;
 use crate::record::{Block, Partition};
 use bytes::Bytes;
@@ -78,15 +77,13 @@ fn scan(
                 }
             }
             Piece::Damage(damage) => {
-                let sealed = catalogue.sealed(listed.number);
-                let after = || lost::state_after(storage, catalogue, listed.number);
-                let place = Place { file: &file, salt: listed.salt, sealed, after: &after };
-                let Some(lost) = lost::blocks(&place, &damage) else {
+                let sealed = listed.sealed.then_some(listed.end);
+                let Some(lost) = lost::blocks(&file, listed.salt, &damage, sealed) else {
                     return Err(WalError::corrupt(&path, damage.position, Some(damage.lsn), damage.reason));
                 };
-                let ours = |lost: &&Lost| wanted.is_of(&lost.entry);
-                for lost in lost.iter().filter(ours).copied().collect::<Vec<_>>() {
-                    let block = CorruptBlock::new(&path, listed.number, listed.salt, &lost, damage.header);
+                let ours = |named: &&IndexEntry| wanted.is_of(named);
+                for named in lost.iter().filter(ours).copied().collect::<Vec<_>>() {
+                    let block = CorruptBlock::new(&path, listed.number, listed.salt, &named, damage.header);
                     wanted.mend(repairs, &block, &damage)?;
                 }
             }

@@ -12,8 +12,7 @@ use super::format::header::{HEADER_BYTES, SegmentHeader};
 use super::format::{FRAMES_START, PAGE};
 use super::log::Log;
 use super::scan::finding::CorruptBlock;
-use super::scan::lost::{self, Place};
-use super::scan::{BadPart, Damage, Piece, Scanner, states};
+use super::scan::{BadPart, Damage, Piece, Scanner, lost, states};
 use crate::io::{File, IoError};
 use crate::metrics::Metrics;
 use std::collections::{BTreeMap, BTreeSet};
@@ -133,12 +132,7 @@ impl<'a> Scrubber<'a> {
         if self.stop.load(Ordering::Acquire) || !self.is_there(listed) || !is_still_damaged(listed, file, damage) {
             return;
         }
-        let (storage, catalogue) = (self.log.storage(), self.log.catalogue());
-        let after = || lost::state_after(storage, catalogue, listed.number);
-        let lost = lost::blocks(
-            &Place { file, salt: listed.salt, sealed: catalogue.sealed(listed.number), after: &after },
-            damage,
-        );
+        let lost = lost::blocks(file, listed.salt, damage, Some(listed.end));
         let path = self.log.catalogue().path(listed.number);
         match lost {
             _ if damage.part == BadPart::Pad => self.tell(listed, damage.position, &damage.reason),

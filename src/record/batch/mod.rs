@@ -10,7 +10,7 @@
 
 mod read;
 
-pub use read::{BatchError, Headers, Record, Records, check, digest, records, whole};
+pub use read::{BatchError, Headers, Record, Records, check, digest, records};
 
 use super::varint;
 

@@ -112,18 +112,6 @@ pub fn check(payload: &[u8]) -> Result<u32, BatchError> {
     records(payload).try_fold(0, |count, record| record.map(|_| count + 1))
 }
 
-/// The record batches that bytes begin with; whether they verify is for [`check`] to say.
-pub fn whole(bytes: &[u8]) -> &[u8] {
-    let mut at = 0;
-    while let Some(header) = bytes.get(at..at + HEADER_LEN) {
-        match batch_end(header, at, bytes.len()) {
-            Ok(end) => at = end,
-            Err(_) => break,
-        }
-    }
-    &bytes[..at]
-}
-
 /// The digest of what a payload holds, computed by encoding it canonically for the range that begins at `first`.
 pub fn digest(payload: &[u8], first: i64) -> Result<u32, BatchError> {
     let mut builder = BatchBuilder::new(Vec::with_capacity(payload.len()), first);

@@ -17,9 +17,6 @@ pub enum Refusal {
         /// One past its last offset.
         next: i64,
     },
-    /// Nothing to compare it with.
-    #[error("the logged digest was in the damaged frame header, and nothing else says what the block held")]
-    NoDigest,
     /// Not as many records: compaction or retention has taken some of them.
     #[error(
         "Kafka has {found} of {logged} records in that range now: a compacted topic may legitimately lose some; \
@@ -53,17 +50,14 @@ pub fn accept(logged: &CorruptBlock, fetched: &Block) -> Result<(), Refusal> {
     if (header.partition, header.first, header.next) != (logged.partition, logged.first, logged.next) {
         return Err(Refusal::Range { first: header.first, next: header.next });
     }
-    let Some(digest) = logged.digest else {
-        return Err(Refusal::NoDigest);
-    };
     let invalid = |error: batch::BatchError| Refusal::Payload(error.to_string());
     let found = batch::check(&fetched.payload).map_err(invalid)?;
     if found != logged.count {
         return Err(Refusal::Fewer { found, logged: logged.count });
     }
     let found = batch::digest(&fetched.payload, logged.first).map_err(invalid)?;
-    if found != digest {
-        return Err(Refusal::Digest { found, logged: digest });
+    if found != logged.digest {
+        return Err(Refusal::Digest { found, logged: logged.digest });
     }
     Ok(())
 }

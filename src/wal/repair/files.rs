@@ -44,7 +44,7 @@ impl Kept {
         (target.segment, target.salt, header.lsn, header.position)
             == (block.segment, block.salt, block.lsn, block.position)
             && (header.partition, header.first, header.next) == (block.partition, block.first, block.next)
-            && (Some(header.digest), header.count, header.tenure) == (block.digest, block.count, block.tenure)
+            && (header.digest, header.count, header.tenure) == (block.digest, block.count, block.tenure)
     }
 }
 

@@ -227,7 +227,7 @@ fn frame_header(block: &CorruptBlock, fetched: &Block) -> FrameHeader {
         partition: block.partition,
         leader_epoch: fetched.header.leader_epoch,
         count: block.count,
-        digest: block.digest.unwrap_or(0),
+        digest: block.digest,
         tenure: block.tenure,
         ..FrameHeader::new(Kind::Block)
     });

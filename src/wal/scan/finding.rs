@@ -2,9 +2,9 @@
 
 use crate::record::{BlockHeader, Lsn, Partition};
 use crate::wal::error::WalError;
+use crate::wal::format::footer::IndexEntry;
 use crate::wal::format::frame::FrameHeader;
 use crate::wal::recovery::table::Verdict;
-use crate::wal::scan::lost::Lost;
 use std::path::{Path, PathBuf};
 
 /// A damaged place and what it means.
@@ -61,16 +61,15 @@ pub struct CorruptBlock {
     pub next: i64,
     /// Records in it.
     pub count: u32,
-    /// Block digest; `None` if it was lost with the frame header.
-    pub digest: Option<u32>,
+    /// Block digest.
+    pub digest: u32,
     /// Its frame header, if that is good.
     pub header: Option<FrameHeader>,
 }
 
 impl CorruptBlock {
-    /// The block that is lost in this segment.
-    pub fn new(path: &Path, segment: u64, salt: u64, lost: &Lost, header: Option<FrameHeader>) -> Self {
-        let named = &lost.entry;
+    /// The block that the index entry names, in this segment.
+    pub fn new(path: &Path, segment: u64, salt: u64, named: &IndexEntry, header: Option<FrameHeader>) -> Self {
         Self {
             path: path.to_path_buf(),
             segment,
@@ -83,7 +82,7 @@ impl CorruptBlock {
             first: named.first,
             next: named.next,
             count: named.count,
-            digest: lost.has_digest.then_some(named.digest),
+            digest: named.digest,
             header,
         }
     }
@@ -97,7 +96,7 @@ impl CorruptBlock {
             leader_epoch: -1,
             tenure: self.tenure,
             count: self.count,
-            digest: self.digest.unwrap_or(0),
+            digest: self.digest,
             payload_crc: 0,
         }
     }

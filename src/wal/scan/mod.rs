@@ -5,7 +5,6 @@
 
 pub mod finding;
 pub mod index;
-mod infer;
 pub mod lost;
 pub mod quick;
 pub mod segment;

@@ -2,13 +2,14 @@
 //! Never writes.
 
 use super::finding::{CorruptBlock, Finding};
-use super::lost::{self, Lost, Place};
+use super::lost;
 use super::states::{self, States};
 use super::{BadPart, Damage, Piece, Scanner, block_range, read_payload};
 use crate::io::File;
 use crate::record::{BlockHeader, Lsn, Partition};
 use crate::wal::format::FRAMES_START;
 use crate::wal::format::entry::Entry;
+use crate::wal::format::footer::IndexEntry;
 use crate::wal::format::frame::{FrameHeader, Kind};
 use crate::wal::format::header::{Predecessor, SegmentHeader};
 use crate::wal::format::state::State;
@@ -129,8 +130,6 @@ pub struct Bounds<'a> {
     pub witness: Lsn,
     /// Asks whether a later segment has a good `State`.
     pub later_state: &'a dyn Fn() -> bool,
-    /// Reads the `State` of the next segment.
-    pub after: &'a dyn Fn() -> Option<State>,
 }
 
 /// What is said of a `State` that is whole and not what the frames before it add up to.
@@ -366,11 +365,9 @@ impl<'a> Pass<'a> {
     }
 
     /// The blocks in a damaged place, if it can be known which they were.
-    fn lost_blocks(&self, damage: &Damage) -> Option<Vec<Lost>> {
-        let sealed = self.bounds.sealed.map(|by| (by.end_position, by.end_lsn));
-        let place =
-            Place { file: &self.segment.file, salt: self.segment.header.salt, sealed, after: self.bounds.after };
-        lost::blocks(&place, damage)
+    fn lost_blocks(&self, damage: &Damage) -> Option<Vec<IndexEntry>> {
+        let limit = self.bounds.sealed.map(|by| by.end_position);
+        lost::blocks(&self.segment.file, self.segment.header.salt, damage, limit)
     }
 
     fn padded(&mut self, damage: &Damage) {
@@ -386,25 +383,24 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn lose(&mut self, damage: &Damage, blocks: &[Lost], verdict: Verdict) {
-        // A damaged header hides what else was there; then only the next segment's state knows.
-        let all = blocks.len() as u64 == damage.end_lsn - damage.lsn;
+    fn lose(&mut self, damage: &Damage, blocks: &[IndexEntry], verdict: Verdict) {
         for lost in blocks {
             let (path, header) = (&self.segment.path, &self.segment.header);
             let block = CorruptBlock::new(path, self.segment.number, header.salt, lost, damage.header);
             let partition = block.partition;
             let range = Some((partition, block.first, block.next));
-            let header = block.block();
-            let lost = &lost.entry;
             self.report(verdict, lost.position, Some(lost.lsn), range, &damage.reason);
             self.corrupt.push(block);
             self.scan.frames += 1;
             self.scan.runs.note_range(partition, lost.lsn, lost.range());
-            if all && let Err(reason) = self.fold_block(lost.lsn, &header) {
+            if let Some(block) = damage.header.and_then(|h| h.block())
+                && let Err(reason) = self.fold_block(lost.lsn, &block)
+            {
                 self.report(Verdict::Refuse, lost.position, Some(lost.lsn), range, &reason);
             }
         }
-        self.fold.broken |= !all;
+        // A damaged header hides what else was there; the next segment's state knows.
+        self.fold.broken |= damage.header.is_none();
     }
 
     fn judge(&self, part: Part, position: u64, lsn: Lsn, unreadable: bool) -> Verdict {

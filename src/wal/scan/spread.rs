@@ -128,9 +128,7 @@ fn scan_one(
     findings: &mut Vec<Finding>,
     corrupt: &mut Vec<CorruptBlock>,
 ) -> SegmentScan {
-    let next = segments.get(i + 1);
-    let after = || next.and_then(|s| states::read(&s.file, &s.header, s.len).state);
-    let bounds = Bounds { sealed: successor(segments, i), witness, later_state, after: &after };
+    let bounds = Bounds { sealed: successor(segments, i), witness, later_state };
     segment::scan(&segments[i], &bounds, fold, findings, corrupt)
 }
 
