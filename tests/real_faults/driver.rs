@@ -17,8 +17,8 @@ use forebay::record::{Block, BlockHeader, Partition, TopicId};
 use forebay::sink::file::FileOptions;
 use forebay::sink::render::Format;
 use forebay::sink::target::{self, Target};
-use forebay::sink::{Receipt, Restored, Source};
-use forebay::wal::{self, Entry, State};
+use forebay::sink::{Receipt, Restored, Sink, Source};
+use forebay::wal::{self, Entry, Feed, Log, State};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -112,24 +112,8 @@ fn try_drive(dir: &Path) -> Result<(), i32> {
     let hour = Duration::from_secs(3600);
     let files = FileOptions { format: Format::Raw, roll_bytes: 60_000, roll_age: hour, max_open: 8, sync_threads: 1 };
     let progress = Arc::new(Progress::default());
-    let delivery = Delivery::new(Parts {
-        feed: opened.feed,
-        log: log.clone(),
-        topics: Topics::new([(1, "t".to_owned(), TopicId::default())]),
-        sink: target::open(&Target::File { dir: out }, &files, &storage),
-        processor: Box::new(Identity),
-        options: Options {
-            batch_bytes: 20_000,
-            batch_age: Duration::from_millis(1),
-            fence: false,
-            dedupe: true,
-            waiting_bytes: 1 << 20,
-        },
-        hook: None,
-        governor: Arc::new(Governor::new(Limits::default(), Settings::new(Kind::None, hour), Duration::ZERO)),
-        metrics,
-        progress: Arc::clone(&progress),
-    });
+    let delivery =
+        delivery(opened.feed, &log, target::open(&Target::File { dir: out }, &files, &storage), &progress, metrics);
     let restored = restored(&opened.state);
     let delivery = std::thread::spawn(move || delivery.run(&restored));
     let until = Instant::now() + LIMIT;
@@ -161,4 +145,26 @@ fn try_drive(dir: &Path) -> Result<(), i32> {
     let ended = delivery.join().map_err(|_| stopped("the delivery panicked"))?;
     ended.map_err(stopped)?;
     log.close().map_err(stopped)
+}
+
+fn delivery(feed: Feed, log: &Log, sink: Box<dyn Sink>, progress: &Arc<Progress>, metrics: Arc<Metrics>) -> Delivery {
+    let hour = Duration::from_secs(3600);
+    Delivery::new(Parts {
+        feed,
+        log: log.clone(),
+        topics: Topics::new([(1, "t".to_owned(), TopicId::default())]),
+        sink,
+        processor: Box::new(Identity),
+        options: Options {
+            batch_bytes: 20_000,
+            batch_age: Duration::from_millis(1),
+            fence: false,
+            dedupe: true,
+            waiting_bytes: 1 << 20,
+        },
+        hook: None,
+        governor: Arc::new(Governor::new(Limits::default(), Settings::new(Kind::None, hour), Duration::ZERO)),
+        metrics,
+        progress: Arc::clone(progress),
+    })
 }

@@ -26,8 +26,11 @@ pub struct Outcome {
 
 fn touches(made: &Made, dir: &str) -> bool {
     let path = match &made.call {
-        Call::Create(path) | Call::Sync(path) | Call::Unlink(path) | Call::Truncate(path) => path,
-        Call::Write { path, .. } => path,
+        Call::Create(path)
+        | Call::Sync(path)
+        | Call::Unlink(path)
+        | Call::Truncate(path)
+        | Call::Write { path, .. } => path,
         Call::Rename(from, _) => from,
         Call::Send(_) => return false,
     };

@@ -1,9 +1,7 @@
 //! The order of what the log does to files and names, whatever a disk would have made of it. A power cut at the right
 //! moment finds most violations ([the sweep](../crash_sweep.rs)); here each one is seen at once, and named.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-// The log's names are its own, in one case.
-#![allow(clippy::case_sensitive_file_extension_comparisons, clippy::needless_pass_by_value)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_pass_by_value)]
 
 mod recorder;
 mod rules;
