@@ -1,7 +1,7 @@
 //! Many machines on all cores: every state that a crash leaves is recovered and checked once.
 //!
-//! A job is a short sequence of steps of which the last is stopped at every operation, or one long random life. Every
-//! moment meets a kill and several power cuts; every recovery from one of these is stopped at every operation again.
+//! A job is a short sequence of steps of which the last is stopped at every operation, one long random life, or something
+//! else that the caller counts here. Every moment meets a kill and several power cuts; every recovery from one of these is stopped at every operation again.
 
 use super::life::{End, Expected, Life, Moment};
 use super::seen::Seen;
@@ -15,6 +15,8 @@ use std::time::Instant;
 
 /// Every so many jobs one is a long life.
 const LIVES: u64 = 4;
+/// Every so many of those are the caller's.
+const OTHERS: u64 = 8;
 /// Power cuts per moment of a recovery.
 const CUTS_OF_RECOVERY: u64 = 2;
 /// One in so many recoveries from a second crash is stopped at every operation too.
@@ -61,9 +63,13 @@ pub struct Outcome {
     pub ended: u64,
 }
 
+/// A job of the caller: its number, counted from 0.
+pub type Other = fn(&Sweep, u64) -> Result<(), String>;
+
 /// See the module.
 pub struct Sweep {
     wanted: u64,
+    other: Other,
     seen: Seen,
     states: AtomicU64,
     checks: AtomicU64,
@@ -74,10 +80,11 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    pub fn new(wanted: u64) -> Self {
+    pub fn new(wanted: u64, other: Other) -> Self {
         let zero = AtomicU64::default;
         Self {
             wanted,
+            other,
             seen: Seen::new(),
             states: zero(),
             checks: zero(),
@@ -132,10 +139,12 @@ impl Sweep {
     fn job(&self, job: u64, metrics: &Arc<Metrics>) {
         let mut scenario = String::new();
         let run = AssertUnwindSafe(|| {
-            if job % LIVES == LIVES - 1 {
-                self.long_life(job, metrics, &mut scenario)
-            } else {
+            if job % LIVES < LIVES - 1 {
                 self.sequence(job, metrics, &mut scenario)
+            } else if job / LIVES % OTHERS == OTHERS - 1 {
+                (self.other)(self, job / LIVES / OTHERS)
+            } else {
+                self.long_life(job, metrics, &mut scenario)
             }
         });
         let result = catch_unwind(run).unwrap_or_else(|panic| {
@@ -248,15 +257,20 @@ impl Sweep {
         Ok(())
     }
 
+    /// Counts a state; true if it is to be checked.
+    pub fn is_due(&self, hash: u64, key: u64) -> bool {
+        let (is_new, is_due) = self.seen.note(hash, key);
+        self.states.fetch_add(u64::from(is_new), Ordering::Relaxed);
+        self.checks.fetch_add(u64::from(is_due), Ordering::Relaxed);
+        is_due
+    }
+
     /// Recovers and checks one state, unless that was done before.
     fn visit(&self, sim: Sim, expected: &Expected, effort: Effort, metrics: &Arc<Metrics>) -> Result<(), String> {
         let hash = sim.hash();
-        let (is_new, is_due) = self.seen.note(hash, expected.key);
-        self.states.fetch_add(u64::from(is_new), Ordering::Relaxed);
-        if !is_due || self.violations.load(Ordering::Relaxed) >= ENOUGH {
+        if !self.is_due(hash, expected.key) || self.violations.load(Ordering::Relaxed) >= ENOUGH {
             return Ok(());
         }
-        self.checks.fetch_add(1, Ordering::Relaxed);
         let deeper = hash.is_multiple_of(effort.deeper);
         if deeper {
             sim.watch();
