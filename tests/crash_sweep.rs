@@ -49,17 +49,17 @@ fn sink_files(sweep: &Sweep, job: u64) -> Result<(), String> {
 fn sink_stopped(sweep: &Sweep, setup: &Setup, round: u64, stop: u64) -> Result<(), String> {
     let mut world = with_dirs(setup, round);
     world.sim.crash_at(stop);
-    let cut = |life: u64| ((round + life) % 5 > 0).then_some(round * 1009 + stop * 31 + life);
+    let cut = |life: u64| (!(round + life).is_multiple_of(5)).then_some(round * 1009 + stop * 31 + life);
     assert!(world.live(cut(0)).is_err());
     for life in 0..round % 3 {
         if !is_due(sweep, &world) {
             return Ok(());
         }
         let at = (round * 13 + stop * 7 + life) % 41;
-        if round % ERRORS == 0 {
-            world.sim.fail_at(at)
+        if round.is_multiple_of(ERRORS) {
+            world.sim.fail_at(at);
         } else {
-            world.sim.crash_at(at)
+            world.sim.crash_at(at);
         }
         let _ = world.live(cut(life + 1));
     }
