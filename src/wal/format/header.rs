@@ -20,7 +20,7 @@
 //! | 116 | 3976 | zero, checked |
 //! | 4092 | 4 | CRC-32 of bytes 0..4092; stays here in every version |
 
-use super::{PAGE, get_u32, get_u64, get_u128, put};
+use super::{PAGE, get_u32, get_u64, get_u128, is_zero, put};
 
 /// Bytes of one copy.
 pub const HEADER_BYTES: usize = PAGE as usize;
@@ -157,7 +157,7 @@ impl SegmentHeader {
                 digest: get_u32(page, 112),
             },
         };
-        let zero = page[RESERVED..CRC].iter().all(|byte| *byte == 0);
+        let zero = is_zero(&page[RESERVED..CRC]);
         let chained = header.predecessor.number.checked_add(1) == Some(header.number)
             || header.predecessor.number == 0 && header.number > 0;
         if !zero || !chained || header.first_lsn == 0 || !header.built_end.is_multiple_of(PAGE) {

@@ -59,6 +59,11 @@ pub(crate) fn get_u128(bytes: &[u8], at: usize) -> u128 {
     u128::from_le_bytes(array(bytes, at))
 }
 
+/// True if all bytes are zero; much faster than byte by byte.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(256).all(|chunk| chunk.iter().fold(0, |any, byte| any | byte) == 0)
+}
+
 pub(crate) fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
     bytes[at..at + field.len()].copy_from_slice(field);
 }

@@ -15,7 +15,7 @@ pub mod window;
 pub mod witness;
 
 use super::format::frame::{FRAME_HEADER, FRAME_MAGIC, FrameHeader, Kind, digested};
-use super::format::{ALIGN, align_up};
+use super::format::{ALIGN, align_up, is_zero};
 use crate::io::{File, IoError};
 use crate::record::Lsn;
 use crate::record::batch::payload_crc;
@@ -240,7 +240,7 @@ fn check_body(header: &FrameHeader, bytes: &[u8], end: usize) -> Result<(), (Bad
         let reason = format!("payload crc {found:08x}, expected {expected:08x}");
         return Err((BadPart::Payload, reason));
     }
-    if bytes[end..].iter().any(|byte| *byte != 0) {
+    if !is_zero(&bytes[end..]) {
         return Err((BadPart::Pad, "padding is not zero".to_owned()));
     }
     Ok(())

@@ -80,8 +80,9 @@ fn scan_apart(segments: &[Segment], newest: u64, witness: u64) -> Option<Vec<Par
     }
     let work = |i: usize| scan_part(segments, i, quick[i], witness);
     let bytes: u64 = segments.iter().map(|s| s.len).sum();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if bytes < WORTH_THREADS { 1 } else { cores.min(THREADS_MAX).min(segments.len()) };
+    // Asking for the number of cores costs more than a small log.
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if bytes < WORTH_THREADS { 1 } else { cores().min(THREADS_MAX).min(segments.len()) };
     if threads <= 1 {
         return (0..segments.len()).map(work).collect();
     }
