@@ -7,6 +7,7 @@ use bytes::Bytes;
 use forebay::config::Durability;
 use forebay::io::Storage;
 use forebay::io::disk::Disk;
+use forebay::io::fault::{Faults, Operation};
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
 use forebay::record::batch::payload_crc;
@@ -114,8 +115,8 @@ fn planned_blocks_come_after_all_that_was_logged_and_are_counted_until_taken() {
 
 #[test]
 fn no_planned_block_is_handed_out_before_its_plan_is_durable() {
-    let sim = Sim::new(5);
-    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let faults = Arc::new(Faults::new(Arc::new(Sim::new(5))));
+    let storage: Arc<dyn Storage> = Arc::clone(&faults) as Arc<dyn Storage>;
     let (log, mut feed, _) = start(&storage, options(Path::new("/wal")));
     log.append_synced(vec![owned()]).unwrap();
     let until = Instant::now() + LONG;
@@ -123,8 +124,7 @@ fn no_planned_block_is_handed_out_before_its_plan_is_durable() {
         assert!(Instant::now() < until, "no spares");
         std::thread::yield_now();
     }
-    // The write is one operation, the sync the next.
-    sim.fail_at(sim.operations() + 1);
+    faults.fail_always(Operation::Sync, Some(5));
     log.append_plan(plan(1, vec![block(0, 1)])).unwrap();
     match feed.next(LONG) {
         Err(WalError::Poisoned(_)) => {}

@@ -142,6 +142,10 @@ impl Run {
         }
         let mut child = command.spawn().unwrap();
         leash::hold(child.id());
+        if let Some(pipe) = &child.stdout {
+            // A pipe that nobody reads takes no block whole: none of them is delivered.
+            rustix::pipe::fcntl_setpipe_size(pipe, 4096).unwrap();
+        }
         Forebay { pipe: child.stdout.take(), child, ended: None, talk: self.talk.clone(), talk_from, data }
     }
 
