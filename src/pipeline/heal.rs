@@ -77,18 +77,22 @@ impl Healer {
         let mut client = None;
         let (mut tidied, mut paused) = (Instant::now(), None::<Instant>);
         while !stop.load(Ordering::Acquire) {
-            let mut later = false;
+            let mut silent: Option<String> = None;
             for open in self.log.repairs().wanted() {
                 if stop.load(Ordering::Acquire) {
                     return Ok(());
                 }
                 if self.log.is_settled(&open.block) {
                     self.log.repairs().forget(&open.block);
+                } else if let Some(why) = &silent {
+                    // Who did not answer once is not asked again: each question takes its time.
+                    self.log.repairs().note(&open.block, Attempt::Later(why.clone()));
                 } else if open.attempt == Attempt::New || paused.is_none_or(|since| since.elapsed() >= PAUSE) {
-                    later |= !self.heal(&mut client, &open)?;
+                    silent = self.heal(&mut client, &open)?;
                 }
             }
-            paused = if later { Some(Instant::now()) } else { paused.filter(|since| since.elapsed() < PAUSE) };
+            paused =
+                if silent.is_some() { Some(Instant::now()) } else { paused.filter(|since| since.elapsed() < PAUSE) };
             let counts = self.log.repairs().counts();
             self.metrics.wal_damaged_blocks.set((counts.waiting + counts.given_up) as i64);
             if tidied.elapsed() >= TIDY {
@@ -100,15 +104,15 @@ impl Healer {
         Ok(())
     }
 
-    /// Tries to repair one block; false if it is worth trying again later.
-    fn heal(&self, client: &mut Option<Again>, open: &Open) -> Result<bool, WalError> {
+    /// Tries to repair one block; why not, if it is worth trying again later.
+    fn heal(&self, client: &mut Option<Again>, open: &Open) -> Result<Option<String>, WalError> {
         let block = &open.block;
         let attempt = match self.fetch(client, block) {
             Ok(fetched) => match self.log.keep_repair(block, &fetched) {
                 Ok(()) => {
                     self.metrics.wal_repaired_blocks.inc();
                     tracing::info!("repaired: {}, fetched again from Kafka", self.name(block));
-                    return Ok(true);
+                    return Ok(None);
                 }
                 Err(KeepError::Refused(refusal)) => Attempt::Never(refusal.to_string()),
                 // A name whose durability is in doubt: nothing more can be relied on.
@@ -118,7 +122,10 @@ impl Healer {
             Err(Missing::Gone(why)) => Attempt::Never(why),
             Err(Missing::Later(why)) => Attempt::Later(why),
         };
-        let later = matches!(attempt, Attempt::Later(_));
+        let later = match &attempt {
+            Attempt::Later(why) => Some(why.clone()),
+            Attempt::New | Attempt::Never(_) => None,
+        };
         if self.log.repairs().note(block, attempt.clone()) {
             match attempt {
                 Attempt::Never(why) => tracing::error!("{} cannot be repaired: {why}", self.name(block)),
@@ -126,7 +133,7 @@ impl Healer {
                 Attempt::New => {}
             }
         }
-        Ok(!later)
+        Ok(later)
     }
 
     fn fetch(&self, client: &mut Option<Again>, block: &CorruptBlock) -> Result<Block, Missing> {

@@ -276,6 +276,10 @@ fn wal_repair_plans_and_applies() {
     let other = unique("wal-repair-other");
     kafka.create_topic(&other, 1, &[]);
     let before: Vec<i64> = delivered_to(log.wal(), PARTITIONS).into_iter().zip(before).map(|(a, b)| a.max(b)).collect();
-    Run::new(kafka, &other, &log.group, scratch.path()).set("sink.format=raw").drain();
+    let process = Run::new(kafka, &other, &log.group, scratch.path()).set("sink.format=raw").spawn();
+    wait_for("delivery of everything from the log", LIMIT, || {
+        (delivered_to(log.wal(), PARTITIONS) == [RECORDS as i64; PARTITIONS as usize]).then_some(())
+    });
+    process.kill();
     log.assert_delivered(&before);
 }

@@ -82,7 +82,12 @@ pub(in super::super) fn run(args: &RepairArgs) -> Result<i32, Failure> {
     }
     let client = if args.from_kafka { Some(client(&args.settings, dir)?) } else { None };
     let repairer = Repairer::new(&storage, dir, &found, client, args.apply);
-    let blocks: Vec<Row> = found.corrupt.iter().map(|block| repairer.row(block)).collect::<Result<_, _>>()?;
+    let mut blocks: Vec<Row> = Vec::new();
+    for block in &found.corrupt {
+        // Who did not answer once is not asked again: each question takes its time.
+        let silent = blocks.last().filter(|row| row.outcome == Outcome::Unanswered).and_then(|row| row.detail.clone());
+        blocks.push(repairer.row(block, silent)?);
+    }
     drop(lock);
     let beyond_repair: Vec<String> = found.refusal().map(|f| f.clone().into_error().to_string()).into_iter().collect();
     let open = |row: &Row| !matches!(row.outcome, Outcome::Settled | Outcome::Repaired);
@@ -149,8 +154,9 @@ impl Repairer {
         Self { names: Names::new(Some(&state)), state, repairs, client, apply, live }
     }
 
-    fn row(&self, block: &CorruptBlock) -> Result<Row, Failure> {
-        let (outcome, detail) = self.outcome(block)?;
+    /// `silent`: Kafka did not answer the last time, and why.
+    fn row(&self, block: &CorruptBlock, silent: Option<String>) -> Result<Row, Failure> {
+        let (outcome, detail) = self.outcome(block, silent)?;
         Ok(Row {
             topic: self.names.name(block.partition.topic),
             partition: block.partition.number,
@@ -165,7 +171,7 @@ impl Repairer {
         })
     }
 
-    fn outcome(&self, block: &CorruptBlock) -> Result<(Outcome, Option<String>), Failure> {
+    fn outcome(&self, block: &CorruptBlock, silent: Option<String>) -> Result<(Outcome, Option<String>), Failure> {
         if !self.live.contains(block) {
             return Ok((Outcome::Settled, None));
         }
@@ -175,6 +181,9 @@ impl Repairer {
         let Some(client) = &self.client else {
             return Ok((Outcome::ToFetch, None));
         };
+        if silent.is_some() {
+            return Ok((Outcome::Unanswered, silent));
+        }
         Ok(match self.ask(client, block)? {
             Ok(outcome) => (outcome, None),
             Err(Missing::Gone(why)) => (Outcome::Lost, Some(why)),
