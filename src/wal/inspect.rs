@@ -20,7 +20,7 @@ use bytes::Bytes;
 use std::path::{Path, PathBuf};
 
 /// How often a look at a live log is repeated when segments go while it is looked at.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 20;
 
 /// One segment in a list.
 #[derive(Clone, Debug)]
@@ -84,6 +84,8 @@ pub fn inspect(storage: &dyn Storage, dir: &Path) -> Result<Overview, WalError> 
         match survey::survey(storage, dir) {
             // A live log retires segments while they are looked at.
             Err(WalError::Io(error)) if attempt < ATTEMPTS && error.source.kind() == std::io::ErrorKind::NotFound => {}
+            // Opened by its old name, it has become a later segment.
+            Err(WalError::Foreign { .. }) if attempt < ATTEMPTS => {}
             other => break other?,
         }
         attempt += 1;
