@@ -13,7 +13,7 @@ use super::queue::{Full, Queue, Reply, Unit};
 use super::writer::Writer;
 use crate::record::{Lsn, Partition};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -174,12 +174,11 @@ impl Worker {
         let busy = !self.is_jammed && (self.queue.is_ready() || self.retirement().is_some());
         let mut returning = std::mem::take(&mut self.answered);
         let until = Instant::now() + TOGETHER;
-        let patience = match (busy, returning) {
-            (false, _) => self.patience(),
-            (true, 0) => Duration::ZERO,
-            (true, _) => TOGETHER,
+        let together = |returning: usize| match returning {
+            0 => Duration::ZERO,
+            _ => until.saturating_duration_since(Instant::now()),
         };
-        let mut request = self.requests.recv_timeout(patience);
+        let mut request = self.requests.recv_timeout(if busy { together(returning) } else { self.patience() });
         loop {
             match request {
                 Ok(Request::Append(unit)) => {
@@ -198,15 +197,7 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => return None,
                 Err(RecvTimeoutError::Disconnected) => return Some(End::Abandoned),
             }
-            let left = if returning > 0 { until.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-            request = if left.is_zero() {
-                self.requests.try_recv().map_err(|error| match error {
-                    TryRecvError::Empty => RecvTimeoutError::Timeout,
-                    TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
-                })
-            } else {
-                self.requests.recv_timeout(left)
-            };
+            request = self.requests.recv_timeout(together(returning));
         }
     }
 
