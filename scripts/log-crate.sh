@@ -15,7 +15,7 @@ pure=(gap loss start tenure)
 heavy='anyhow|axum|clap|clap_complete|comfy-table|indicatif|mimalloc|plotters|rdkafka|tokio|tracing-subscriber'
 # What the tests of these rooms are called; one that is not there is left out.
 tests=(
-    crash_sweep crash_model corruption recovery_table wal_format wal_format_golden wal_log wal_direct wal_order wal_rules file_sink
+    crash_sweep crash_model corruption recovery_table wal_format wal_format_golden wal_log wal_direct wal_order wal_held wal_rules file_sink
     fuzz_smoke second_reader delivery ownership_model pid_golden wal_failed_sync wal_quick_open wal_repair real_faults
 )
 

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use forebay::io::sim::Sim;
-use forebay::io::{File, IoError, Storage};
+use forebay::io::Storage;
 use forebay::metrics::Metrics;
 use forebay::record::batch::payload_crc;
 use forebay::record::{Block, BlockHeader, Partition, TopicId};
@@ -14,9 +14,8 @@ use forebay::wal::inspect::inspect;
 use forebay::wal::recovery::{Recovered, recover};
 use forebay::wal::segment::wal_name;
 use forebay::wal::{Entry, ErrorClass, FeedItem, Opened, Options, PlanRange, State, WalError, open};
-use std::io::IoSlice;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const DIR: &str = "/wal";
@@ -380,101 +379,4 @@ fn a_topic_made_again_under_its_name_is_another_one() {
     state.apply(2, &topic(2, 8)).unwrap();
     assert_eq!(state.topic_number("orders", TopicId([8; 16])), Some(2));
     assert_eq!(state.topic_number("orders", TopicId([7; 16])), Some(1));
-}
-
-/// A disk whose syncs of segments stand still while the gate is shut.
-#[derive(Debug)]
-struct Gated {
-    inner: Sim,
-    gate: Arc<(Mutex<bool>, Condvar)>,
-}
-
-#[derive(Debug)]
-struct GatedFile {
-    inner: Arc<dyn File>,
-    gate: Arc<(Mutex<bool>, Condvar)>,
-}
-
-impl Gated {
-    fn wrap(&self, inner: Arc<dyn File>) -> Arc<dyn File> {
-        Arc::new(GatedFile { inner, gate: Arc::clone(&self.gate) })
-    }
-}
-
-impl Storage for Gated {
-    fn create_new(&self, path: &Path) -> Result<Arc<dyn File>, IoError> {
-        Ok(self.wrap(self.inner.create_new(path)?))
-    }
-    fn open(&self, path: &Path, write: bool) -> Result<Arc<dyn File>, IoError> {
-        Ok(self.wrap(self.inner.open(path, write)?))
-    }
-    fn list(&self, dir: &Path) -> Result<Vec<String>, IoError> {
-        self.inner.list(dir)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
-        self.inner.rename(from, to)
-    }
-    fn unlink(&self, path: &Path) -> Result<(), IoError> {
-        self.inner.unlink(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
-        self.inner.sync_dir(dir)
-    }
-    fn create_dir_all(&self, dir: &Path) -> Result<(), IoError> {
-        self.inner.create_dir_all(dir)
-    }
-    fn exists(&self, path: &Path) -> Result<bool, IoError> {
-        self.inner.exists(path)
-    }
-    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, IoError> {
-        self.inner.lock(path)
-    }
-    fn free_bytes(&self, dir: &Path) -> Result<u64, IoError> {
-        self.inner.free_bytes(dir)
-    }
-}
-
-impl File for GatedFile {
-    fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
-        self.inner.write_at(position, slices)
-    }
-    fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, IoError> {
-        self.inner.read_at(position, buffer)
-    }
-    fn len(&self) -> Result<u64, IoError> {
-        self.inner.len()
-    }
-    fn set_len(&self, len: u64) -> Result<(), IoError> {
-        self.inner.set_len(len)
-    }
-    fn sync_data(&self) -> Result<(), IoError> {
-        let (open, changed) = &*self.gate;
-        let guard = open.lock().unwrap();
-        drop(changed.wait_while(guard, |open| !*open).unwrap());
-        self.inner.sync_data()
-    }
-}
-
-#[test]
-fn nothing_is_handed_on_or_called_durable_while_its_sync_is_under_way() {
-    let gate = Arc::new((Mutex::new(true), Condvar::new()));
-    let sim = Sim::new(1);
-    let disk: Arc<dyn Storage> = Arc::new(Gated { inner: sim.clone(), gate: Arc::clone(&gate) });
-    let Opened { log, mut feed, .. } = open(disk, options(1)).unwrap();
-    let lsn = log.append_synced(vec![owned(P)]).unwrap();
-    let set = |is_open: bool| {
-        *gate.0.lock().unwrap() = is_open;
-        gate.1.notify_all();
-    };
-    set(false);
-    let before = sim.operations();
-    log.append(block(P, 0, 100)).unwrap();
-    wait_until("the write", || sim.operations() > before);
-    assert!(feed.next(Duration::from_millis(50)).unwrap().is_none(), "handed on before it is durable");
-    // An `Idle` frame may have been first.
-    assert!(log.durable_lsn() <= lsn + 1 && log.marks(P).durable() == 0, "durable before its sync");
-    set(true);
-    assert!(feed.next(LONG).unwrap().is_some());
-    assert_eq!(log.marks(P).durable(), 1);
-    log.close().unwrap();
 }

@@ -180,9 +180,12 @@ fn suggestion(name: &str) -> Option<&'static str> {
     if let (Some(only), None) = (moved.next(), moved.next()) {
         return Some(only.name);
     }
-    let distance = |key: &&super::keys::Key| strsim::damerau_levenshtein(key.name, name);
-    let near = KEYS.iter().min_by_key(distance)?;
-    (distance(&near) <= name.len().div_ceil(3).min(5)).then_some(near.name)
+    let letters = name.chars().count();
+    let few = letters.div_ceil(3).min(5);
+    // Names differ by at least as many letters as one is longer: comparing costs time for the product of their lengths.
+    let alike = KEYS.iter().filter(|key| key.name.len().abs_diff(letters) <= few);
+    let (distance, near) = alike.map(|key| (strsim::damerau_levenshtein(key.name, name), key.name)).min()?;
+    (distance <= few).then_some(near)
 }
 
 fn from_file(path: &Path, text: &str, settings: &mut Vec<Setting>, problems: &mut Vec<Problem>) {
