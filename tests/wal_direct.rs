@@ -12,6 +12,7 @@ use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
 use forebay::record::batch::payload_crc;
 use forebay::record::{Block, BlockHeader, Partition};
+use forebay::wal::options::SPARES;
 use forebay::wal::{Entry, ErrorClass, Feed, FeedItem, Log, Opened, Options, PlanRange, State, WalError, open};
 use std::path::Path;
 use std::sync::Arc;
@@ -120,7 +121,7 @@ fn no_planned_block_is_handed_out_before_its_plan_is_durable() {
     let (log, mut feed, _) = start(&storage, options(Path::new("/wal")));
     log.append_synced(vec![owned()]).unwrap();
     let until = Instant::now() + LONG;
-    while log.status().spares < 3 {
+    while log.status().spares < SPARES {
         assert!(Instant::now() < until, "no spares");
         std::thread::yield_now();
     }

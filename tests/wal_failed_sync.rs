@@ -13,6 +13,7 @@ use forebay::io::fault::{Faults, Operation, Traced};
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
 use forebay::record::Partition;
+use forebay::wal::options::SPARES;
 use forebay::wal::{ErrorClass, Feed, FeedItem, Opened, Options, WalError, open};
 use std::path::Path;
 use std::sync::Arc;
@@ -56,7 +57,7 @@ fn on_faulty_disk(seed: u64) -> (Arc<Faults>, Options, Opened) {
     settings.idle = LONG;
     let opened = start(&storage, settings.clone());
     opened.log.append_synced(vec![owned(P), block(P, 0, 100)]).unwrap();
-    wait_until("spares are ready", || opened.log.status().spares >= 3);
+    wait_until("spares are ready", || opened.log.status().spares == SPARES);
     (faults, settings, opened)
 }
 

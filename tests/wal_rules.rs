@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use bytes::Bytes;
-use forebay::io::sim::Sim;
 use forebay::io::Storage;
+use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
 use forebay::record::batch::payload_crc;
 use forebay::record::{Block, BlockHeader, Partition, TopicId};
@@ -348,6 +348,46 @@ fn kills_on_a_full_disk_leave_room_for_recovery_and_receipts() {
         drop(log);
         sim = sim.kill();
     }
+}
+
+#[test]
+fn kills_in_a_row_on_a_full_disk_use_up_no_spares() {
+    let mut sim = Sim::new(3);
+    sim.set_capacity(Some(9 * (64 << 10)));
+    let mut admitted = 0;
+    for life in 1..40 {
+        let disk: Arc<dyn Storage> = Arc::new(sim.clone());
+        let mut options = options(u64::from(life));
+        options.group_bytes = 8 << 10;
+        let Opened { log, state, .. } = open(disk, options).unwrap_or_else(|error| panic!("life {life}: {error}"));
+        if life == 1 {
+            log.append_synced(vec![owned(P)]).unwrap();
+            for first in 0..200 {
+                log.append(block(P, first, 4000)).unwrap();
+            }
+            wait_until("full", || log.is_full());
+        } else {
+            admitted = state.partitions[&P].admitted;
+            assert!(admitted > 50, "{admitted}");
+            // Nothing is delivered in these lives, but every one joins the group anew.
+            let tenure = life;
+            let entry =
+                Entry::Owned { partition: P, tenure, first: admitted, next: admitted, acked_entries: "b".into() };
+            log.append_synced(vec![entry]).unwrap();
+        }
+        drop(log);
+        sim = sim.kill();
+    }
+    let Opened { log, mut feed, .. } = open(Arc::new(sim), options(99)).unwrap();
+    for first in 0..admitted {
+        let Some(FeedItem::Block { block, .. }) = feed.next(LONG).unwrap() else { panic!("no block {first}") };
+        assert_eq!(block.header.first, first);
+    }
+    log.append_synced(vec![delivered(0, P, admitted, None)]).unwrap();
+    feed.next(Duration::ZERO).unwrap();
+    wait_until("there is space again", || !log.is_full());
+    log.append_synced(vec![Entry::Block(plain(P, 39, admitted, 4000))]).unwrap();
+    log.close().unwrap();
 }
 
 #[test]

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How many spares are kept ready: two for the next rolls, one for receipts on a full disk and for recovery.
-pub const SPARES: usize = 3;
+/// How many spares are kept ready: two for the next rolls, one for receipts on a full disk, one for recovery, which builds
+/// in it what it replaces and thereby makes the space of another.
+pub const SPARES: usize = 4;
 /// A block rolls the log only if so many are ready.
-pub const SPARES_FOR_BLOCKS: usize = 2;
+pub const SPARES_FOR_BLOCKS: usize = 3;
 
 /// Called after each sync. Must not block.
 pub type OnDurable = Arc<dyn Fn() + Send + Sync>;

@@ -18,8 +18,7 @@ pub(super) struct Page {
 
 /// A page of these bytes.
 pub(super) fn shared(bytes: &[u8; PAGE]) -> Shared {
-    let is_zero = bytes[0] == 0 && bytes.iter().all(|byte| *byte == 0);
-    (!is_zero).then(|| Arc::new(Page { bytes: *bytes, hash: OnceLock::new() }))
+    (bytes != bytes_of(&None)).then(|| Arc::new(Page { bytes: *bytes, hash: OnceLock::new() }))
 }
 
 /// The bytes of a page.

@@ -50,8 +50,9 @@ pub fn plan(survey: &Survey, dir: &Path, entropy: &mut Entropy) -> Result<Plan, 
     if survey.broken {
         return Err(lost("frames are missing that the state depends on"));
     }
-    // An undamaged last segment without a frame of its own is replaced: crash loops must not leak segments.
-    let replaces = !last.has_own_frames() && !last.damaged;
+    // An undamaged last segment without a block of its own is replaced: crash loops must leak no segments, and on a full
+    // disk each would take a spare.
+    let replaces = last.tail.is_whole && !last.damaged;
     let cut = if replaces { &last.start_cut } else { &last.cut };
     let cut = cut.clone().ok_or_else(|| lost("no state is left"))?;
     let predecessor = if replaces { last.header.predecessor } else { ends_at(last, &cut) };
@@ -63,7 +64,7 @@ pub fn plan(survey: &Survey, dir: &Path, entropy: &mut Entropy) -> Result<Plan, 
         predecessor,
         final_state,
         next_lsn: last.next_lsn,
-        tail: last.tail.iter().filter(copied).copied().collect(),
+        tail: last.tail.headers.iter().filter(copied).copied().collect(),
         tail_from: last.number,
         torn_at: last.torn_at,
         state: cut.state,

@@ -56,6 +56,15 @@ pub struct Cut {
     pub state: State,
 }
 
+/// Frames of the last segment that would be copied.
+#[derive(Debug)]
+pub struct Tail {
+    /// Those below `built_end`, then those from the cut on; all of them while it is whole.
+    pub headers: Vec<FrameHeader>,
+    /// The segment ends in its first half, and no frame above `built_end` is a block: it can be built anew.
+    pub is_whole: bool,
+}
+
 /// What is known of a segment after its scan.
 #[derive(Debug)]
 pub struct SegmentScan {
@@ -83,8 +92,8 @@ pub struct SegmentScan {
     pub start_cut: Option<Cut>,
     /// Last segment: before the first frame that may be only in the page cache, or at the end.
     pub cut: Option<Cut>,
-    /// Last segment: frames that would be copied: those below `built_end`, then those from the cut on.
-    pub tail: Vec<FrameHeader>,
+    /// Last segment: what would be copied.
+    pub tail: Tail,
     /// Last segment: a torn frame begins here.
     pub torn_at: Option<u64>,
     /// Something in it is damaged (a torn tail is not damage).
@@ -109,16 +118,11 @@ impl SegmentScan {
             frames_start: FRAMES_START,
             start_cut: None,
             cut: None,
-            tail: Vec::new(),
+            tail: Tail { headers: Vec::new(), is_whole: true },
             torn_at: None,
             damaged: false,
             verified: true,
         }
-    }
-
-    /// True if it holds a frame above `built_end`.
-    pub fn has_own_frames(&self) -> bool {
-        self.end > self.header.built_end
     }
 }
 
@@ -304,8 +308,10 @@ impl<'a> Pass<'a> {
         if loose && self.scan.cut.is_none() {
             self.before.clone_from(&self.fold.state);
         }
-        if built || loose {
-            self.scan.tail.push(*header);
+        let tail = &mut self.scan.tail;
+        tail.is_whole &= header.end() <= self.segment.len / 2 && (built || header.kind != Kind::Block);
+        if built || loose || tail.is_whole {
+            tail.headers.push(*header);
         }
     }
 
