@@ -116,12 +116,13 @@ impl File for CheckedFile {
         self.inner.write_at(position, slices)
     }
 
-    fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, IoError> {
-        self.inner.read_at(position, buffer)
+    fn write_once_at(&self, position: u64, bytes: &[u8]) -> Result<(), IoError> {
+        self.refuse("write")?;
+        self.inner.write_once_at(position, bytes)
     }
 
-    fn write_out(&self, position: u64, len: u64) {
-        self.inner.write_out(position, len);
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, IoError> {
+        self.inner.read_at(position, buffer)
     }
 
     fn forget(&self, position: u64, len: u64) {

@@ -5,6 +5,7 @@
 
 use super::{File, IoError, Storage};
 use rustix::fs::{self, FlockOperation};
+use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
 use std::num::NonZeroU64;
@@ -14,6 +15,9 @@ use std::sync::Arc;
 
 /// How many slices Linux takes in one `pwritev` (`IOV_MAX`).
 const MAX_SLICES: usize = 1024;
+const PAGE: u64 = 4096;
+/// `RWF_DONTCACHE`, since Linux 6.14: the write goes to the disk at once, its pages are dropped when they are there.
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// The operating system's file systems.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,7 +93,7 @@ impl Storage for Disk {
         let file = options.open(path).map_err(failed)?;
         match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Box::new(file))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(failed(e.into())),
         }
     }
@@ -118,24 +122,50 @@ struct DiskFile {
     path: PathBuf,
 }
 
-impl File for DiskFile {
-    fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
+impl DiskFile {
+    /// Everything, or where it ended and why.
+    fn write(&self, mut position: u64, slices: &[IoSlice<'_>], flags: ReadWriteFlags) -> Result<(), (u64, io::Error)> {
         let mut slices: Vec<IoSlice<'_>> = slices.iter().filter(|s| !s.is_empty()).copied().collect();
         let mut rest = slices.as_mut_slice();
-        let mut position = position;
         while !rest.is_empty() {
-            let failed = |e: io::Error| IoError::at("write", &self.path, position, e);
-            match rustix::io::pwritev(&self.file, &rest[..rest.len().min(MAX_SLICES)], position) {
-                Ok(0) => return Err(failed(ErrorKind::WriteZero.into())),
+            match rustix::io::pwritev2(&self.file, &rest[..rest.len().min(MAX_SLICES)], position, flags) {
+                Ok(0) => return Err((position, ErrorKind::WriteZero.into())),
                 Ok(written) => {
                     IoSlice::advance_slices(&mut rest, written);
                     position += written as u64;
                 }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(failed(e.into())),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err((position, e.into())),
             }
         }
         Ok(())
+    }
+}
+
+/// True if kernel or file system do not know a flag.
+fn is_unknown(error: &io::Error) -> bool {
+    [Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS].iter().any(|e| Some(e.raw_os_error()) == error.raw_os_error())
+}
+
+impl File for DiskFile {
+    fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
+        self.write(position, slices, ReadWriteFlags::empty()).map_err(|(at, e)| IoError::at("write", &self.path, at, e))
+    }
+
+    fn write_once_at(&self, position: u64, bytes: &[u8]) -> Result<(), IoError> {
+        // The last page is filled up by the next write, and would have to be read again for it.
+        let whole = ((position + bytes.len() as u64) / PAGE * PAGE).saturating_sub(position) as usize;
+        let (pages, rest) = bytes.split_at(whole.min(bytes.len()));
+        match self.write(position, &[IoSlice::new(pages)], DONTCACHE) {
+            Ok(()) => self.write_at(position + pages.len() as u64, &[IoSlice::new(rest)]),
+            Err((at, e)) if is_unknown(&e) && at == position => {
+                self.write_at(position, &[IoSlice::new(bytes)])?;
+                // The kernel starts to write dirty pages of the range and does not wait. A refusal changes nothing.
+                self.forget(position, bytes.len() as u64);
+                Ok(())
+            }
+            Err((at, e)) => Err(IoError::at("write", &self.path, at, e)),
+        }
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, IoError> {
@@ -150,11 +180,6 @@ impl File for DiskFile {
             }
         }
         Ok(filled)
-    }
-
-    fn write_out(&self, position: u64, len: u64) {
-        // The kernel starts to write dirty pages of the range and does not wait for them. A refusal changes nothing.
-        let _ = rustix::fs::fadvise(&self.file, position, NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
     }
 
     fn forget(&self, position: u64, len: u64) {
@@ -194,6 +219,31 @@ mod tests {
         assert_eq!(read[..3], [0, 0, 0]);
         assert_eq!(read[3..5003], bytes);
         assert!(Disk.create_new(&path).is_err(), "O_EXCL");
+    }
+
+    #[test]
+    fn what_is_written_once_is_there_wherever_it_begins_and_ends() {
+        let bytes: Vec<u8> = (0..50_000u32).map(|n| (n / 7) as u8).collect();
+        // A file system in memory does not know the flag.
+        for root in [std::env::temp_dir(), PathBuf::from("/dev/shm")].iter().filter(|root| root.exists()) {
+            let dir = tempfile::tempdir_in(root).unwrap();
+            let cuts = [vec![50_000], vec![10, 100, 4096, 8192, 20_000, 17_602], vec![4096; 12]];
+            for (number, lengths) in cuts.iter().enumerate() {
+                let file = Disk.create_new(&dir.path().join(number.to_string())).unwrap();
+                let mut at = 0;
+                for length in lengths {
+                    file.write_once_at(at as u64, &bytes[at..at + length]).unwrap();
+                    file.sync_data().unwrap();
+                    at += length;
+                }
+                let mut read = vec![9; 60_000];
+                assert_eq!(file.read_at(0, &mut read).unwrap(), at);
+                assert_eq!(read[..at], bytes[..at]);
+            }
+            let reader = Disk.open(&dir.path().join("0"), false).unwrap();
+            let error = reader.write_once_at(0, &bytes).unwrap_err();
+            assert!(error.to_string().contains("write"), "not open for writing: {error}");
+        }
     }
 
     #[test]

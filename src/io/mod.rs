@@ -79,6 +79,11 @@ pub trait Storage: Send + Sync + Debug {
 pub trait File: Send + Sync + Debug {
     /// Writes all slices, one after the other, from `position` on. On an error any part may have been written.
     fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError>;
+    /// [`File::write_at`] of bytes that will be synced soon and hardly be read again: they begin to go to the disk at once
+    /// and need not stay in memory. Promises no more than `write_at`.
+    fn write_once_at(&self, position: u64, bytes: &[u8]) -> Result<(), IoError> {
+        self.write_at(position, &[IoSlice::new(bytes)])
+    }
     /// Reads up to `buffer.len()` bytes; fewer only at the end of the file.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, IoError>;
     /// Length in bytes.
@@ -87,8 +92,6 @@ pub trait File: Send + Sync + Debug {
     fn set_len(&self, len: u64) -> Result<(), IoError>;
     /// Makes contents and length durable (`fdatasync`). After an error the file must be given up: never retry.
     fn sync_data(&self) -> Result<(), IoError>;
-    /// A hint that these bytes will be synced soon and not read: they may be written out now. Promises nothing.
-    fn write_out(&self, _position: u64, _len: u64) {}
     /// A hint that the next look at these bytes should be at the medium, not at a copy in memory. Promises nothing.
     fn forget(&self, _position: u64, _len: u64) {}
     /// True for a file of length zero.

@@ -11,8 +11,8 @@ use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Writes of this size begin to go to the disk at once, so that the sync has less to wait for.
-const WRITE_OUT: usize = 256 << 10;
+/// Writes of this size begin to go to the disk at once, so that the sync has less to wait for, and leave memory to others.
+const LARGE: usize = 256 << 10;
 
 #[derive(Debug)]
 struct Handle {
@@ -74,11 +74,11 @@ impl Handles {
         };
         handle.used = self.clock;
         handle.dirty = true;
-        handle.file.write_at(position, &[IoSlice::new(bytes)])?;
-        if bytes.len() >= WRITE_OUT {
-            handle.file.write_out(position, bytes.len() as u64);
+        if bytes.len() >= LARGE {
+            handle.file.write_once_at(position, bytes)
+        } else {
+            handle.file.write_at(position, &[IoSlice::new(bytes)])
         }
-        Ok(())
     }
 
     /// Syncs every file written to since the last call, each once. Several at a time where that is asked for: the file
