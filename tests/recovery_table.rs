@@ -139,7 +139,12 @@ fn block(first: i64, bytes: usize) -> Entry {
 
 /// A log of three segments; the last one holds two groups and an `Idle` frame. Killed, or stopped cleanly.
 fn log_on(sim: &Sim, clean: bool) {
-    let mut log = start(sim, 1).unwrap();
+    log_of(sim, 1, clean);
+}
+
+/// The same frames, but for salts and the log's id, which follow from the seed.
+fn log_of(sim: &Sim, seed: u64, clean: bool) {
+    let mut log = start(sim, seed).unwrap();
     let writer = &mut log.writer;
     let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: "a:1".into() };
     let topic = Entry::Topic { number: 1, name: "t".into(), id: TopicId([1; 16]) };
@@ -232,6 +237,16 @@ fn a_missing_or_exchanged_segment_is_named() {
     let foreign = theirs.files()[&path(2)].clone();
     ours.damage(&path(2), |bytes| *bytes = foreign).unwrap();
     assert_eq!(start(&ours, 2).err().unwrap().class(), ErrorClass::Corrupt);
+
+    // The same of a log in which the same happened: nothing but who it is tells them apart.
+    let (ours, twin) = (Sim::new(1), Sim::new(2));
+    log_on(&ours, true);
+    log_of(&twin, 77, true);
+    let theirs = twin.files()[&path(2)].clone();
+    ours.damage(&path(2), |bytes| *bytes = theirs).unwrap();
+    let error = start(&ours, 2).err().expect("a twin's segment is not ours");
+    assert_eq!(error.class(), ErrorClass::Corrupt);
+    assert!(error.to_string().contains("does not continue segment"), "{error}");
 }
 
 #[test]
