@@ -19,12 +19,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const DIR: &str = "/wal";
+const SEGMENT: u64 = 64 << 10;
 const P: Partition = Partition { topic: 1, number: 0 };
 const LONG: Duration = Duration::from_secs(20);
 
 fn options(seed: u64) -> Options {
     let mut options = Options::new(DIR, Arc::new(Metrics::new()));
-    options.segment_bytes = 64 << 10;
+    options.segment_bytes = SEGMENT;
     options.idle = Duration::from_millis(5);
     options.seed = Some(seed);
     options
@@ -64,10 +65,13 @@ fn spares(log: &Recovered) -> Result<(), WalError> {
 }
 
 fn append(log: &mut Recovered, entry: Entry) -> Result<(), WalError> {
-    while log.writer.append(std::slice::from_ref(&entry))? == 0 {
+    for _ in 0..10 {
+        if log.writer.append(std::slice::from_ref(&entry))? > 0 {
+            return Ok(());
+        }
         spares(log)?;
     }
-    Ok(())
+    panic!("no space for {entry:?}");
 }
 
 /// Blocks over many segments, delivered and retired on the way.
@@ -126,6 +130,29 @@ fn a_life_with_restarts_keeps_every_rule() {
     let recycled =
         |c: &Change| matches!(c, Change::Rename(_, from, to) if from.ends_with(".wal") && to.ends_with(".spare"));
     assert!(changes.iter().any(recycled), "segments were recycled");
+}
+
+#[test]
+fn on_a_full_disk_a_retired_file_is_used_again_at_once_and_by_the_rules() {
+    let sim = Sim::new(9);
+    sim.set_capacity(Some(6 * SEGMENT));
+    let storage = Recorder::new(sim);
+    let mut log = start(&storage, 1).unwrap();
+    append(&mut log, owned()).unwrap();
+    for first in 0..60 {
+        append(&mut log, block(first, 20_000)).unwrap();
+        if first % 3 == 2 {
+            append(&mut log, delivered(first)).unwrap();
+            if let Some(retirement) = log.writer.retirement(u64::MAX) {
+                append(&mut log, retirement).unwrap();
+            }
+            let retired = log.writer.retired();
+            log.writer.rack().hand_over(retired.iter().map(|s| (s.number, s.len)));
+        }
+    }
+    let changes = storage.changes();
+    check(&changes);
+    assert!(rules::segments_go_after_their_retirement(&changes) > 20, "segments were retired");
 }
 
 #[test]
