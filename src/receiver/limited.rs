@@ -27,9 +27,14 @@ pub(super) struct Limited {
 }
 
 impl Limited {
-    /// So many records may be taken within a grant.
+    /// So many records may be taken within a grant. While their size is not known, one where bytes are limited: it may be
+    /// taken whole, and shows the size.
     fn most(&self, grant: Grant) -> usize {
-        let by_bytes = (grant.bytes as f64 / self.record_bytes.max(1.0)).ceil() as u64;
+        let by_bytes = match grant.bytes {
+            u64::MAX => u64::MAX,
+            _ if self.record_bytes == 0.0 => 1,
+            bytes => (bytes as f64 / self.record_bytes.max(1.0)).ceil() as u64,
+        };
         grant.records.min(by_bytes.max(1)).min(BATCH as u64) as usize
     }
 
@@ -102,7 +107,8 @@ mod tests {
     fn a_grant_of_bytes_is_turned_into_records_by_their_mean_size() {
         let mut limited = Limited::default();
         let bytes = |bytes| Grant { records: u64::MAX, bytes };
-        assert_eq!(limited.most(bytes(100)), 100, "nothing known yet: as if one byte each");
+        assert_eq!(limited.most(bytes(20_000)), 1, "nothing known yet: the one that shows it");
+        assert_eq!(limited.most(Grant { records: 3, bytes: u64::MAX }), 3, "bytes are not limited");
         limited.note(Partition { topic: 1, number: 0 }, 10, 1000);
         assert_eq!(limited.most(bytes(1000)), 10);
         assert_eq!(limited.most(bytes(1)), 1);
