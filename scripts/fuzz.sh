@@ -37,7 +37,13 @@ targets=("$@")
 if [ ${#targets[@]} = 0 ]; then
     mapfile -t targets < <(sed -n 's/^name = "\(.*\)"$/\1/p' fuzz/Cargo.toml | tail -n +2)
 fi
-build() { (cd "$work/package" && cargo +nightly fuzz build --release --sanitizer none --target-dir "$work/$@" >&2); }
+# build FOLDER [ARGUMENT…]
+build() (
+    folder=$work/$1
+    shift
+    cd "$work/package"
+    cargo +nightly fuzz build --release --sanitizer none --target-dir "$folder" "$@" >&2
+)
 build target
 # Its bytes are choices and are compared with nothing: to trace comparisons would cost most of its time.
 build target-plain --no-trace-compares log_life

@@ -149,7 +149,11 @@ impl Feed {
             // A detour with more to read does not wait for what comes in.
             match self.take(if on_the_way { Instant::now() } else { deadline })? {
                 Taken::Item(item) => self.admit(item),
-                Taken::Behind(location) => self.read_back(location)?,
+                Taken::Behind(location) => {
+                    if !self.read_back(location)? && !self.wait_for_end(deadline) {
+                        return Ok(None);
+                    }
+                }
                 Taken::TimedOut if on_the_way => {}
                 Taken::TimedOut => return Ok(None),
             }
@@ -210,14 +214,26 @@ impl Feed {
         }
     }
 
-    /// Reads one piece of what is not in memory any more.
-    fn read_back(&mut self, from: Location) -> Result<(), WalError> {
+    /// What the log says is durable is not yet where it is read from, or the other way round: a moment later it is. False
+    /// if there is no moment left.
+    fn wait_for_end(&self, deadline: Instant) -> bool {
+        const MOMENT: Duration = Duration::from_millis(1);
+        let left = deadline.saturating_duration_since(Instant::now());
+        drop(self.handover.changed.wait_timeout(self.handover.shelf(), left.min(MOMENT)));
+        !left.is_zero()
+    }
+
+    /// Reads one piece of what is not in memory any more. False at the end of what can be read, if it is not the end of what
+    /// is durable.
+    fn read_back(&mut self, from: Location) -> Result<bool, WalError> {
         let mut cursor = self.cursor.take().unwrap_or_else(|| Cursor::at(from));
         let step = self.reader.step(&mut cursor, None)?;
         let after = cursor.at;
         let mut shelf = self.handover.shelf();
+        let at_end = matches!(step, Step::CaughtUp);
+        let is_over = at_end && cursor.at.lsn == shelf.next_lsn;
         // Under the lock: what becomes durable from now on goes into memory again.
-        if matches!(step, Step::CaughtUp) && cursor.at.lsn == shelf.next_lsn {
+        if is_over {
             (shelf.behind, shelf.behind_bytes) = (None, 0);
         } else {
             if let Step::Block { block, .. } = &step {
@@ -236,7 +252,7 @@ impl Feed {
             }
             Step::Nothing | Step::CaughtUp => {}
         }
-        Ok(())
+        Ok(is_over || !at_end)
     }
 
     /// Damaged blocks in one place, which ends at `after`: hands out what is repaired; where something is missing, the

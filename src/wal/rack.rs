@@ -5,7 +5,7 @@
 //! synced is given up; the second one in a row is an error.
 
 use super::error::WalError;
-use super::options::SPARES;
+use super::options::{SPARES, SPARES_FOR_BLOCKS};
 use super::segment::{recycled_name, wal_name, write_zeros};
 use crate::io::{IoError, Storage};
 use std::collections::VecDeque;
@@ -123,7 +123,18 @@ impl Rack {
     /// True when spares are missing and there is no space or quota to make them: no more blocks may be admitted.
     pub fn is_short(&self) -> bool {
         let shelf = self.shelf();
-        shelf.short && shelf.ready.len() < SPARES
+        shelf.short && shelf.ready.len() < SPARES_FOR_BLOCKS
+    }
+
+    /// Notes whether there is space and quota for the spares that blocks need. Before the first blocks are admitted:
+    /// otherwise each start on a full disk would admit some until a spare could not be made, and would cost one itself.
+    pub fn look_for_space(&self) -> Result<(), WalError> {
+        let free = self.storage.free_bytes(&self.dir)?;
+        let mut shelf = self.shelf();
+        let left = self.max_bytes.map_or(u64::MAX, |max| max.saturating_sub(shelf.used));
+        let possible = shelf.ready.len() as u64 + free.min(left) / self.segment_bytes;
+        shelf.short = possible < SPARES_FOR_BLOCKS as u64;
+        Ok(())
     }
 
     /// False if an entry of this size fits into no segment and there is neither space nor quota for a longer one.
@@ -167,13 +178,16 @@ impl Rack {
         };
         let made = self.make(&format!("new-{number}"), self.segment_bytes, pause)?;
         let is_made = made.is_some();
-        let mut shelf = self.shelf();
-        shelf.short = !is_made;
-        if let Some(name) = made {
-            shelf.used += self.segment_bytes;
-            shelf.ready.push(name);
+        match made {
+            Some(name) => {
+                let mut shelf = self.shelf();
+                shelf.used += self.segment_bytes;
+                shelf.ready.push(name);
+                drop(shelf);
+                self.look_for_space()?;
+            }
+            None => self.shelf().short = true,
         }
-        drop(shelf);
         self.changed.notify_all();
         Ok(is_made)
     }
@@ -319,7 +333,7 @@ impl Rack {
             shelf.used = shelf.used.saturating_sub(len);
         }
         shelf.suspect.retain(|suspect| *suspect != number);
-        shelf.short &= shelf.ready.len() < SPARES;
+        shelf.short &= shelf.ready.len() < SPARES_FOR_BLOCKS;
         drop(shelf);
         self.changed.notify_all();
         Ok(())

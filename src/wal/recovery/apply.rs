@@ -58,6 +58,7 @@ pub fn apply(
     rack.shrank(replaced.map_or(0, |last| last.len));
     // The new segment says durably what is retired: now the rest of it can go.
     remove(disk, dir, &survey.dropped)?;
+    rack.look_for_space()?;
     let writer = Writer::new(parts(storage, options, survey.segments, plan, entropy, (rack, active)));
     Ok((writer, torn))
 }
