@@ -19,8 +19,10 @@ const LIVES: u64 = 4;
 const OTHERS: u64 = 8;
 /// Power cuts per moment of a recovery.
 const CUTS_OF_RECOVERY: u64 = 2;
-/// One in so many recoveries from a second crash is stopped at every operation too.
+/// One in so many recoveries from a second crash, or a later one, is stopped at every operation too.
 const THIRD: u64 = 64;
+/// So many crashes in a row hit a recovery: each leaves about one of the next, which would otherwise go on without an end.
+const DEPTH_MAX: u32 = 8;
 /// One in so many states is also looked at from outside, before and after.
 const LOOKS: u64 = 4;
 /// Steps of a long life.
@@ -35,7 +37,8 @@ struct Effort {
     cuts: u64,
     /// One in so many recoveries is stopped at every operation.
     deeper: u64,
-    is_recovery: bool,
+    /// So many recoveries were stopped to come here.
+    depth: u32,
 }
 
 impl Effort {
@@ -47,10 +50,13 @@ impl Effort {
             4 => (2, 64),
             _ => (3, 32),
         };
-        Self { cuts, deeper, is_recovery: false }
+        Self { cuts, deeper, depth: 0 }
     }
 
-    const RECOVERY: Self = Self { cuts: CUTS_OF_RECOVERY, deeper: THIRD, is_recovery: true };
+    /// For the moments of a recovery from here.
+    fn of_recovery(self) -> Self {
+        Self { cuts: CUTS_OF_RECOVERY, deeper: THIRD, depth: self.depth + 1 }
+    }
 }
 
 /// What a sweep found.
@@ -250,7 +256,7 @@ impl Sweep {
             let seed = random.below(1 << 32);
             visit(sim.crash(seed), "power cut", seed)?;
         }
-        if !effort.is_recovery {
+        if effort.depth == 0 {
             let seed = random.below(1 << 32);
             visit(sim.crash_unreadably(seed), "power cut with unreadable pages", seed)?;
         }
@@ -271,7 +277,7 @@ impl Sweep {
         if !self.is_due(hash, expected.key) || self.violations.load(Ordering::Relaxed) >= ENOUGH {
             return Ok(());
         }
-        let deeper = hash.is_multiple_of(effort.deeper);
+        let deeper = effort.depth < DEPTH_MAX && hash.is_multiple_of(effort.deeper);
         if deeper {
             sim.watch();
         }
@@ -294,7 +300,7 @@ impl Sweep {
         }
         if deeper {
             let random = &mut Random(hash);
-            self.moments(&mut life, Effort::RECOVERY, random).map_err(|why| format!("recovery: {why}"))?;
+            self.moments(&mut life, effort.of_recovery(), random).map_err(|why| format!("recovery: {why}"))?;
         }
         Ok(())
     }
