@@ -7,13 +7,14 @@
 use super::error::WalError;
 use super::format::entry::Entry;
 use super::handover::Handover;
+use super::inbox::{Inbox, Request};
 use super::marks::Marks;
 use super::options::Options;
 use super::queue::{Full, Queue, Reply, Unit};
 use super::writer::Writer;
-use crate::record::{Lsn, Partition};
+use crate::record::Lsn;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -23,21 +24,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const SLEEP: Duration = Duration::from_secs(1);
 /// How long a spare that is being made is waited for before requests are looked at again.
 const BRIEFLY: Duration = Duration::from_millis(2);
-
-/// Callers that wait for each append come back at once: so long after their answer the next group waits for them. Otherwise
-/// they split into two halves, of which one waits while the other is synced.
-const TOGETHER: Duration = Duration::from_micros(60);
-
-/// What the thread is asked.
-#[derive(Debug)]
-pub enum Request {
-    /// Log this.
-    Append(Unit),
-    /// Drop what is queued of this partition and this and older tenures, and say when that is done.
-    Withdraw(Partition, u32, SyncSender<()>),
-    /// Log everything queued, end the log cleanly, and answer.
-    Close(SyncSender<Result<(), Arc<WalError>>>),
-}
 
 /// What the thread tells everyone.
 #[derive(Debug)]
@@ -73,15 +59,13 @@ impl Shared {
 pub struct Worker {
     writer: Writer,
     options: Options,
-    requests: Receiver<Request>,
+    inbox: Inbox,
     shared: Arc<Shared>,
     queue: Queue,
     batch: Vec<Entry>,
     /// Where each unit of the batch ends, and who waits for it.
     ends: Vec<(usize, Option<Reply>)>,
     last_group: Instant,
-    /// Callers that were answered since the last requests were taken.
-    answered: usize,
     /// When the active segment was begun, and its number.
     begun: (u64, Instant),
     /// A block found no space: blocks are not tried before.
@@ -98,19 +82,18 @@ enum End {
 
 impl Worker {
     /// A worker around this writer.
-    pub fn new(writer: Writer, options: Options, requests: Receiver<Request>, shared: Arc<Shared>) -> Self {
+    pub fn new(writer: Writer, options: Options, inbox: Inbox, shared: Arc<Shared>) -> Self {
         let now = Instant::now();
         let begun = (writer.segment(), now);
         Self {
             writer,
             options,
-            requests,
+            inbox,
             shared,
             queue: Queue::default(),
             batch: Vec::new(),
             ends: Vec::new(),
             last_group: now,
-            answered: 0,
             begun,
             stuck_until: None,
             is_jammed: false,
@@ -172,17 +155,10 @@ impl Worker {
     /// Waits for requests and takes all there are.
     fn gather(&mut self) -> Option<End> {
         let busy = !self.is_jammed && (self.queue.is_ready() || self.retirement().is_some());
-        let mut returning = std::mem::take(&mut self.answered);
-        let until = Instant::now() + TOGETHER;
-        let together = |returning: usize| match returning {
-            0 => Duration::ZERO,
-            _ => until.saturating_duration_since(Instant::now()),
-        };
-        let mut request = self.requests.recv_timeout(if busy { together(returning) } else { self.patience() });
+        let mut request = if busy { self.inbox.at_hand() } else { self.inbox.within(self.patience()) };
         loop {
             match request {
                 Ok(Request::Append(unit)) => {
-                    returning = returning.saturating_sub(usize::from(unit.reply.is_some()));
                     let bytes = unit.bytes() as usize;
                     self.queue.push(unit);
                     self.shared.queued.store(self.queue.bytes() as usize, Ordering::Relaxed);
@@ -197,7 +173,7 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => return None,
                 Err(RecvTimeoutError::Disconnected) => return Some(End::Abandoned),
             }
-            request = self.requests.recv_timeout(together(returning));
+            request = self.inbox.at_hand();
         }
     }
 
@@ -265,22 +241,23 @@ impl Worker {
     /// Answers those whose entries are durable; true if someone was.
     fn answer(&mut self, count: usize) -> bool {
         let durable: Lsn = self.writer.durable_lsn();
-        let mut answered = false;
+        let mut answered = 0;
+        self.inbox.set_apart();
         for (end, reply) in &mut self.ends {
             if *end <= count
                 && let Some(reply) = reply.take()
             {
                 let _ = reply.send(Ok(durable));
-                self.answered += 1;
-                answered = true;
+                answered += 1;
             }
         }
+        self.inbox.answered(answered);
         if count > 0
             && let Some(wake) = &self.options.on_durable
         {
             wake();
         }
-        answered
+        answered > 0
     }
 
     /// What of the batch is not durable goes back to the front of the queue.
@@ -337,7 +314,7 @@ impl Worker {
         let refuse = |reply: Reply| drop(reply.send(Err(Arc::clone(error))));
         self.ends.drain(..).filter_map(|(_, reply)| reply).for_each(refuse);
         self.queue.drain_replies().for_each(refuse);
-        while let Ok(request) = self.requests.recv() {
+        while let Some(request) = self.inbox.recv() {
             match request {
                 Request::Append(unit) => {
                     unit.reply.into_iter().for_each(refuse);

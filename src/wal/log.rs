@@ -1,13 +1,14 @@
 //! The handle of an open log, and how one is opened.
 
 use super::catalogue::Catalogue;
-use super::commit::{Request, Shared, Worker};
+use super::commit::{Shared, Worker};
 use super::error::WalError;
 use super::feed::Feed;
 use super::format::MAX_PAYLOAD;
 use super::format::entry::Entry;
 use super::format::state::{Disowned, State};
 use super::handover::Handover;
+use super::inbox::{Inbox, Request};
 use super::marks::{Marks, PartitionMarks};
 use super::options::Options;
 use super::queue::Unit;
@@ -97,7 +98,7 @@ pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, WalEr
         handover: Arc::clone(&handover),
     });
     let (requests, receiver) = mpsc::channel();
-    let worker = Worker::new(writer, options, receiver, Arc::clone(&shared));
+    let worker = Worker::new(writer, options, Inbox::new(receiver), Arc::clone(&shared));
     // Whichever thread ends last gives the directory free.
     let lock = Arc::new(lock);
     let preparers = Arc::clone(&lock);

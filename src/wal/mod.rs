@@ -23,6 +23,7 @@ pub mod fold;
 pub mod format;
 pub mod group;
 pub mod handover;
+pub mod inbox;
 pub mod inspect;
 pub mod log;
 pub mod marks;
