@@ -54,11 +54,12 @@ for target in "${targets[@]}"; do
     seeds=()
     if [ -d "fuzz/seeds/$target" ]; then seeds=("fuzz/seeds/$target"); fi
     log=$work/$target.txt
-    from=$work/target
-    if [ "$target" = log_life ]; then from=$work/target-plain; fi
+    from=$work/target longest=0
+    # A life has 24 steps of two bytes (fuzz/lives.rs).
+    if [ "$target" = log_life ]; then from=$work/target-plain longest=48; fi
     binary=$(find "$from" -path "*/release/$target" -type f | head -n 1)
     code=0
-    "$binary" "$bound" -rss_limit_mb=256 -print_final_stats=1 -artifact_prefix="fuzz/artifacts/$target/" \
+    "$binary" "$bound" -max_len=$longest -rss_limit_mb=256 -print_final_stats=1 -artifact_prefix="fuzz/artifacts/$target/" \
         "fuzz/corpus/$target" "${seeds[@]}" >"$log" 2>&1 || code=$?
     stat() { sed -n "s/^stat::$1: *//p" "$log" | tail -n 1; }
     runs=$(stat number_of_executed_units) mb=$(stat peak_rss_mb) speed=$(stat average_exec_per_sec)

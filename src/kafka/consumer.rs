@@ -121,10 +121,17 @@ impl ConsumerContext for Context {
     }
 }
 
+/// The own queue of a partition. Kept until the partition is unassigned.
+struct Own {
+    queue: OwnQueue<Context>,
+    /// It is in use; else everything goes on to the common queue.
+    apart: bool,
+}
+
 /// A member of a consumer group. Not shared: the thread that polls it owns it.
 pub struct Member {
     // Dropped in this order: librdkafka wants its queues gone before the client.
-    own: HashMap<Named, OwnQueue>,
+    own: HashMap<Named, Own>,
     fetch: FetchQueue<Context>,
     commits: CommitQueue<Context>,
     base: Arc<BaseConsumer<Context>>,
@@ -174,32 +181,42 @@ impl Member {
         self.fetch.consume(batch, timeout);
     }
 
-    /// Takes at most `most` messages of one partition; does not block. From the first call on the partition has a queue of
-    /// its own, until [`Member::fetch_together`].
-    pub fn fetch_own(&mut self, partition: &Named, most: usize, batch: &mut Batch) {
-        batch.clear();
-        if !self.own.contains_key(partition)
-            && let Some(own) = self.fetch.split(&partition.0, partition.1)
-        {
-            self.own.insert(partition.clone(), own);
+    /// From now on the partition has a queue of its own, until [`Member::fetch_together`]. True if it had none: what was
+    /// fetched before, and a little of what comes, still arrives in the common one.
+    pub fn fetch_apart(&mut self, partition: &Named) -> bool {
+        if self.own.get(partition).is_some_and(|own| own.apart) {
+            return false;
         }
-        if let Some(own) = self.own.get(partition) {
-            own.consume(batch, most);
+        let fresh = || Own { queue: self.fetch.own(), apart: false };
+        let own = self.own.entry(partition.clone()).or_insert_with(fresh);
+        own.apart = self.fetch.split(&partition.0, partition.1, &own.queue);
+        own.apart
+    }
+
+    /// Takes at most `most` messages of a partition that has a queue of its own; does not block.
+    pub fn fetch_own(&self, partition: &Named, most: usize, batch: &mut Batch) {
+        batch.clear();
+        if let Some(own) = self.own.get(partition).filter(|own| own.apart) {
+            own.queue.consume(batch, most);
         }
     }
 
     /// All partitions arrive in one queue again.
     pub fn fetch_together(&mut self) {
-        for (_, own) in self.own.drain() {
-            self.fetch.rejoin(&own);
+        for ((topic, partition), own) in self.own.iter_mut().filter(|(_, own)| own.apart) {
+            own.apart = !self.fetch.rejoin(topic, *partition, &own.queue);
         }
     }
 
-    /// Answers [`Event::Assigned`] for partitions that are to be fetched, each from an offset. Also undoes a pause
-    /// that survived an earlier assignment.
-    pub fn assign(&self, starts: &[(Named, i64)]) -> Result<(), KafkaError> {
-        for ((topic, partition), _) in starts {
-            self.fetch.forward(topic, *partition);
+    /// Answers [`Event::Assigned`] for partitions that are to be fetched, each from an offset, into one queue or each into
+    /// its own. Also undoes a pause that survived an earlier assignment.
+    pub fn assign(&mut self, starts: &[(Named, i64)], apart: bool) -> Result<(), KafkaError> {
+        for (named, _) in starts {
+            if apart {
+                self.fetch_apart(named);
+            } else {
+                self.fetch.forward(&named.0, named.1);
+            }
         }
         let list = offsets(starts)?;
         self.base.incremental_assign(&list)?;
@@ -208,8 +225,9 @@ impl Member {
 
     /// Answers [`Event::Revoked`]; waits for commits in flight.
     pub fn unassign(&mut self, partitions: &[Named]) -> Result<(), KafkaError> {
+        let unassigned = self.base.incremental_unassign(&names(partitions));
         self.own.retain(|named, _| !partitions.contains(named));
-        self.base.incremental_unassign(&names(partitions))
+        unassigned
     }
 
     /// Stops fetching the partitions; what was already fetched may still arrive.

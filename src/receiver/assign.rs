@@ -54,7 +54,7 @@ impl Receiver<'_> {
         self.assigning.joined = true;
         self.assigning.settled = None;
         let starts = self.open(partitions, false)?;
-        Ok(self.member.assign(&starts)?)
+        self.start_fetching(&starts)
     }
 
     /// As whom this receiver is in the group now; `None` while it is not.
@@ -77,7 +77,7 @@ impl Receiver<'_> {
             return Ok(());
         }
         let starts = self.open(due, true)?;
-        if starts.is_empty() { Ok(()) } else { Ok(self.member.assign(&starts)?) }
+        if starts.is_empty() { Ok(()) } else { self.start_fetching(&starts) }
     }
 
     /// Opens tenures; what can't be opened now is noted as late. With `checked`, Kafka is asked first whether it has the

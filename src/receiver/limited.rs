@@ -1,11 +1,14 @@
 //! Taking records while limits are in force: each partition's queue by itself, no more than its grant.
 //!
 //! Promises: what is over a limit stays in librdkafka's bounded queue, which then stops fetching: nothing is fetched
-//! twice for a limit, and the membership does not notice. Never: it does not pause and seek.
+//! twice for a limit, and the membership does not notice. What had arrived in the common queue before the limits were set
+//! is taken first, and charged. Never: it does not pause and seek.
 
 use super::ReceiverError;
 use super::poll::{BATCH, Receiver};
+use super::trust::Trust;
 use crate::clock;
+use crate::kafka::consumer::Named;
 use crate::rate::limiter::{Demand, Grant};
 use crate::record::Partition;
 use std::time::{Duration, Instant};
@@ -17,8 +20,6 @@ const REST_MIN: Duration = Duration::from_millis(1);
 /// Kept from round to round.
 #[derive(Debug, Default)]
 pub(super) struct Limited {
-    /// Partitions have queues of their own.
-    active: bool,
     demands: Vec<Demand>,
     grants: Vec<Grant>,
     taken: Vec<(Partition, u64, u64)>,
@@ -48,12 +49,23 @@ impl Limited {
 }
 
 impl Receiver<'_> {
+    /// Fetches partitions that were assigned, each from an offset. Under limits nothing of them arrives together.
+    pub(super) fn start_fetching(&mut self, starts: &[(Named, i64)]) -> Result<(), ReceiverError> {
+        Ok(self.member.assign(starts, self.shared.governor.is_limited())?)
+    }
+
     /// One round within the limits.
     pub(super) fn take_limited(&mut self) -> Result<(), ReceiverError> {
-        self.limited.active = true;
-        // What had arrived together before the limits were set.
+        for lane in &mut self.lanes {
+            if self.member.fetch_apart(&lane.named) {
+                // What is still on its way into the common queue comes after what is in its own: that is no hole.
+                lane.trust = Trust::Unsure;
+            }
+        }
         self.member.fetch(&mut self.batch, Duration::ZERO);
-        self.take_batch(Instant::now())?;
+        if !self.batch.is_empty() {
+            return self.take_leftovers();
+        }
         let mut limited = std::mem::take(&mut self.limited);
         limited.demands.clear();
         let demand = |lane| Demand { partition: lane_partition(lane), lag: self.not_taken(lane), most: u64::MAX };
@@ -68,6 +80,20 @@ impl Receiver<'_> {
             std::thread::sleep(wait.unwrap_or(REST_MAX).clamp(REST_MIN, REST_MAX));
         }
         Ok(())
+    }
+
+    /// Takes what had arrived together: it can't be held back, since it is older than what is in the partitions' own queues.
+    fn take_leftovers(&mut self) -> Result<(), ReceiverError> {
+        let mut taken = Vec::new();
+        for message in self.batch.iter().filter(|message| message.error().is_none()) {
+            let named = (message.topic().to_string(), message.partition());
+            if let Some(lane) = self.by_name.get(&named) {
+                let bytes = message.value().map_or(0, <[u8]>::len) as u64;
+                taken.push((lane_partition(&self.lanes[*lane]), 1, bytes));
+            }
+        }
+        self.shared.governor.charge(taken);
+        self.take_batch(Instant::now()).map(drop)
     }
 
     fn take_granted(&mut self, limited: &mut Limited) -> Result<(), ReceiverError> {
@@ -85,13 +111,6 @@ impl Receiver<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Limits were lifted: all partitions arrive in one queue again.
-    pub(super) fn unlimited(&mut self) {
-        if std::mem::take(&mut self.limited.active) {
-            self.member.fetch_together();
-        }
     }
 }
 

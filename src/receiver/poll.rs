@@ -133,7 +133,7 @@ impl<'a> Receiver<'a> {
             Pressure::None if self.shared.log.is_crowded() => std::thread::sleep(HELD),
             Pressure::None if self.shared.governor.is_limited() => self.take_limited()?,
             Pressure::None => {
-                self.unlimited();
+                self.member.fetch_together();
                 let wait = if self.is_awaiting() { WAIT_SHORT } else { WAIT };
                 self.member.fetch(&mut self.batch, wait);
                 self.take_batch(Instant::now())?;
@@ -235,7 +235,7 @@ impl<'a> Receiver<'a> {
             tracing::warn!(receiver = self.number, "cannot seek ({error}); assigning the partitions anew");
             self.out_of_turn = true;
             self.member.unassign(&self.names())?;
-            self.member.assign(&starts)?;
+            self.start_fetching(&starts)?;
         }
         self.set_paused(false);
         Ok(())

@@ -1,9 +1,9 @@
 //! Limits hold in both modes, can be changed while it runs, and cost no record.
 
-use crate::common::{Format, Kafka, Run, Scratch, delivered, kafka, unique, wait_for};
+use crate::common::{Forebay, Format, Kafka, Run, Scratch, delivered, kafka, unique, wait_for};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PARTITIONS: i32 = 4;
 const EACH: u64 = 2_500;
@@ -56,6 +56,21 @@ fn put(address: &str, token: &str, body: &str) -> String {
     )
 }
 
+/// A run that answers over HTTP, and where.
+fn serving(run: Run) -> (Forebay, String) {
+    let process = run.set("server.listen=127.0.0.1:0").env("FOREBAY_SERVER__TOKEN", "sesame").spawn();
+    process.wait_says("serving /metrics");
+    let log = process.stderr();
+    let address = log.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().to_string();
+    (process, address)
+}
+
+fn counter(address: &str, name: &str) -> u64 {
+    let answer = ask(address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name} in {answer}")).trim().parse().unwrap()
+}
+
 /// At one record a second nothing would end; with the limit lifted all of it comes, and once.
 #[test]
 fn a_limit_is_lifted_and_set_while_it_runs() {
@@ -66,28 +81,51 @@ fn a_limit_is_lifted_and_set_while_it_runs() {
     kafka.fill(&topic, PARTITIONS, 0, EACH, 100);
     let run = Run::new(kafka, &topic, &unique("group"), scratch.path()).short_session();
     let run = run.set("rate.records=1").set("rate.burst=1s").set(Format::Raw.setting());
-    let process = run.clone().set("server.listen=127.0.0.1:0").env("FOREBAY_SERVER__TOKEN", "sesame").spawn();
-    process.wait_says("serving /metrics");
-    let log = process.stderr();
-    let address = log.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().to_string();
+    let spawned = Instant::now();
+    let (process, address) = serving(run.clone());
     let rate = || ask(&address, "GET /rate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     wait_for("rate", LIMIT, || rate().contains("\"records\":1.0").then_some(()));
+    wait_for("the second record", LIMIT, || (counter(&address, "forebay_records_received_total") >= 2).then_some(()));
+    let received = counter(&address, "forebay_records_received_total");
+    assert!(received <= 2 + spawned.elapsed().as_secs(), "{received} in {:?}", spawned.elapsed());
     assert!(put(&address, "open", r#"{"records": null}"#).starts_with("HTTP/1.1 401"));
     assert!(put(&address, "sesame", r#"{"records": -5}"#).starts_with("HTTP/1.1 400"));
     assert!(rate().contains("\"records\":1.0"), "refused requests change nothing");
     assert!(put(&address, "sesame", r#"{"records": null}"#).starts_with("HTTP/1.1 200"));
     let all = EACH * PARTITIONS as u64;
-    let metric = || ask(&address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    wait_for("all records", LIMIT, || {
-        metric().contains(&format!("forebay_records_delivered_total {all}\n")).then_some(())
-    });
+    let delivered_so_far = || counter(&address, "forebay_records_delivered_total");
+    wait_for("all records", LIMIT, || (delivered_so_far() == all).then_some(()));
     assert!(put(&address, "sesame", r#"{"partition_records": 100}"#).starts_with("HTTP/1.1 200"));
     kafka.fill(&topic, PARTITIONS, EACH, EACH + 300, 100);
-    let started = std::time::Instant::now();
-    wait_for("the rest", LIMIT, || {
-        metric().contains(&format!("forebay_records_delivered_total {}\n", all + 1200)).then_some(())
-    });
+    let started = Instant::now();
+    wait_for("the rest", LIMIT, || (delivered_so_far() == all + 1200).then_some(()));
     assert!(started.elapsed() >= Duration::from_millis(1500), "{:?}", started.elapsed());
     process.stop();
     delivered(&[run.out()], &topic, PARTITIONS, EACH + 300, Format::Raw).expect_once();
+}
+
+/// What was fetched together before a limit came is older than what a partition's own queue holds then, and there may be
+/// more of it than one batch.
+#[test]
+fn limits_that_come_and_go_in_full_flight_cost_no_record() {
+    const MANY: u64 = 150_000;
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("flight");
+    let topic = unique("flight");
+    kafka.create_topic(&topic, PARTITIONS, &[]);
+    kafka.fill(&topic, PARTITIONS, 0, MANY, 100);
+    let run = Run::new(kafka, &topic, &unique("group"), scratch.path()).short_session();
+    let run = run.set("rate.records=20000").set("rate.burst=10ms").set(Format::Raw.setting());
+    let (process, address) = serving(run.clone());
+    wait_for("some", LIMIT, || (counter(&address, "forebay_records_delivered_total") > 0).then_some(()));
+    let mut changes = 0;
+    wait_for("all", LIMIT, || {
+        let limit = ["null", "100000"][changes % 2];
+        assert!(put(&address, "sesame", &format!("{{\"records\": {limit}}}")).starts_with("HTTP/1.1 200"));
+        changes += 1;
+        (counter(&address, "forebay_records_delivered_total") >= MANY * PARTITIONS as u64).then_some(())
+    });
+    assert!(changes > 4, "{changes}");
+    process.stop();
+    delivered(&[run.out()], &topic, PARTITIONS, MANY, Format::Raw).expect_once();
 }

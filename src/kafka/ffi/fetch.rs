@@ -27,15 +27,19 @@ impl<C: ConsumerContext> FetchQueue<C> {
     /// Sends what is fetched for the partition to this queue. To be called before the partition is assigned, at each
     /// assignment. False when the client does not know the partition or the name holds a NUL byte.
     pub fn forward(&self, topic: &str, partition: i32) -> bool {
+        self.send(topic, partition, self.queue.ptr)
+    }
+
+    fn send(&self, topic: &str, partition: i32, to: *mut rd::rd_kafka_queue_t) -> bool {
         let Ok(topic) = CString::new(topic) else { return false };
-        // SAFETY: the client is alive; `topic` outlives the call. The partition's queue is a new reference that is
-        // destroyed right after forwarding, which librdkafka allows (the forward itself keeps what it needs).
+        // SAFETY: the client is alive; `topic` outlives the call, `to` is alive. The partition's queue is a new reference
+        // that is destroyed right after forwarding, which librdkafka allows (the forward itself keeps what it needs).
         unsafe {
             let source = rd::rd_kafka_queue_get_partition(self.queue.client(), topic.as_ptr(), partition);
             if source.is_null() {
                 return false;
             }
-            rd::rd_kafka_queue_forward(source, self.queue.ptr);
+            rd::rd_kafka_queue_forward(source, to);
             rd::rd_kafka_queue_destroy(source);
         }
         true
@@ -54,25 +58,25 @@ impl<C: ConsumerContext> FetchQueue<C> {
         }
     }
 
-    /// Takes the partition out of this queue: what is fetched for it stays in its own. What arrived before stays here.
-    pub fn split(&self, topic: &str, partition: i32) -> Option<OwnQueue> {
-        let topic = CString::new(topic).ok()?;
-        // SAFETY: the client is alive; `topic` outlives the call. The reference is ours until it is destroyed; a null
-        // destination ends the forwarding.
-        unsafe {
-            let ptr = rd::rd_kafka_queue_get_partition(self.queue.client(), topic.as_ptr(), partition);
-            if ptr.is_null() {
-                return None;
-            }
-            rd::rd_kafka_queue_forward(ptr, std::ptr::null_mut());
-            Some(OwnQueue { ptr })
-        }
+    /// A queue for one partition, to be used with [`FetchQueue::split`].
+    pub fn own(&self) -> OwnQueue<C> {
+        OwnQueue { queue: Queue::new(&self.queue.consumer) }
     }
 
-    /// Puts a partition back into this queue, with all that waits in its own.
-    pub fn rejoin(&self, own: &OwnQueue) {
-        // SAFETY: both queues are alive.
-        unsafe { rd::rd_kafka_queue_forward(own.ptr, self.queue.ptr) }
+    /// Sends what is fetched for the partition to `own`, from now on or, before it is assigned, from the beginning. What
+    /// arrived before stays here, and a little more may still arrive here. False as for [`FetchQueue::forward`].
+    pub fn split(&self, topic: &str, partition: i32, own: &OwnQueue<C>) -> bool {
+        // SAFETY: the queue is alive; a null destination ends its forwarding.
+        unsafe { rd::rd_kafka_queue_forward(own.queue.ptr, std::ptr::null_mut()) }
+        self.send(topic, partition, own.queue.ptr)
+    }
+
+    /// Puts a partition back into this queue, with all that waits in its own. `own` must be kept as long as the partition
+    /// is assigned: a thread of librdkafka may be about to put something into it.
+    pub fn rejoin(&self, topic: &str, partition: i32, own: &OwnQueue<C>) -> bool {
+        // SAFETY: both queues are alive. What waits goes first, and from now on what arrives in `own` goes on to here.
+        unsafe { rd::rd_kafka_queue_forward(own.queue.ptr, self.queue.ptr) }
+        self.forward(topic, partition)
     }
 }
 
@@ -85,27 +89,17 @@ fn take(queue: *mut rd::rd_kafka_queue_t, messages: &mut [*mut rd::rd_kafka_mess
     usize::try_from(taken).unwrap_or(0)
 }
 
-/// The queue of one partition. To be dropped before the client is.
-pub struct OwnQueue {
-    ptr: *mut rd::rd_kafka_queue_t,
+/// The queue of one partition.
+pub struct OwnQueue<C: ConsumerContext + 'static> {
+    queue: Queue<C>,
 }
 
-// SAFETY: a queue may be used from any thread; there is one owner.
-unsafe impl Send for OwnQueue {}
-
-impl OwnQueue {
+impl<C: ConsumerContext> OwnQueue<C> {
     /// Fills `batch` (cleared first) with at most `most` messages that have arrived; does not block.
     pub fn consume(&self, batch: &mut Batch, most: usize) {
         batch.clear();
         let most = most.min(batch.messages.len());
-        batch.len = take(self.ptr, &mut batch.messages[..most], Duration::ZERO);
-    }
-}
-
-impl Drop for OwnQueue {
-    fn drop(&mut self) {
-        // SAFETY: the reference is ours and is given up once.
-        unsafe { rd::rd_kafka_queue_destroy(self.ptr) }
+        batch.len = take(self.queue.ptr, &mut batch.messages[..most], Duration::ZERO);
     }
 }
 
