@@ -106,26 +106,33 @@ fn a_limit_is_lifted_and_set_while_it_runs() {
 
 /// What was fetched together before a limit came is older than what a partition's own queue holds then, and there may be
 /// more of it than one batch.
-#[test]
-fn limits_that_come_and_go_in_full_flight_cost_no_record() {
-    const MANY: u64 = 150_000;
-    let Some(kafka) = kafka() else { return };
+fn come_and_go(kafka: &Kafka, topic: &str, mode: &str, records: u64) {
     let scratch = Scratch::new("flight");
-    let topic = unique("flight");
-    kafka.create_topic(&topic, PARTITIONS, &[]);
-    kafka.fill(&topic, PARTITIONS, 0, MANY, 100);
-    let run = Run::new(kafka, &topic, &unique("group"), scratch.path()).short_session();
+    let run = Run::new(kafka, topic, &unique("group"), scratch.path()).short_session().set(mode);
     let run = run.set("rate.records=20000").set("rate.burst=10ms").set(Format::Raw.setting());
     let (process, address) = serving(run.clone());
-    wait_for("some", LIMIT, || (counter(&address, "forebay_records_delivered_total") > 0).then_some(()));
+    let delivered_so_far = || counter(&address, "forebay_records_delivered_total");
+    wait_for("some", LIMIT, || (delivered_so_far() > 0).then_some(()));
     let mut changes = 0;
     wait_for("all", LIMIT, || {
         let limit = ["null", "100000"][changes % 2];
         assert!(put(&address, "sesame", &format!("{{\"records\": {limit}}}")).starts_with("HTTP/1.1 200"));
         changes += 1;
-        (counter(&address, "forebay_records_delivered_total") >= MANY * PARTITIONS as u64).then_some(())
+        (delivered_so_far() >= records * PARTITIONS as u64).then_some(())
     });
-    assert!(changes > 4, "{changes}");
+    assert!(changes > 4, "{mode}: {changes}");
     process.stop();
-    delivered(&[run.out()], &topic, PARTITIONS, MANY, Format::Raw).expect_once();
+    delivered(&[run.out()], topic, PARTITIONS, records, Format::Raw).expect_once();
+}
+
+#[test]
+fn limits_that_come_and_go_in_full_flight_cost_no_record() {
+    const MANY: u64 = 150_000;
+    let Some(kafka) = kafka() else { return };
+    let topic = unique("flight");
+    kafka.create_topic(&topic, PARTITIONS, &[]);
+    kafka.fill(&topic, PARTITIONS, 0, MANY, 100);
+    for mode in ["mode=receiver", "mode=direct"] {
+        come_and_go(kafka, &topic, mode, MANY);
+    }
 }
