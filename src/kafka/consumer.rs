@@ -187,6 +187,10 @@ impl Member {
         if self.own.get(partition).is_some_and(|own| own.apart) {
             return false;
         }
+        self.split(partition)
+    }
+
+    fn split(&mut self, partition: &Named) -> bool {
         let fresh = || Own { queue: self.fetch.own(), apart: false };
         let own = self.own.entry(partition.clone()).or_insert_with(fresh);
         own.apart = self.fetch.split(&partition.0, partition.1, &own.queue);
@@ -211,16 +215,23 @@ impl Member {
     /// Answers [`Event::Assigned`] for partitions that are to be fetched, each from an offset, into one queue or each into
     /// its own. Also undoes a pause that survived an earlier assignment.
     pub fn assign(&mut self, starts: &[(Named, i64)], apart: bool) -> Result<(), KafkaError> {
+        self.direct(starts, apart);
+        let list = offsets(starts)?;
+        self.base.incremental_assign(&list)?;
+        // An unassignment just before may have been under way still, and have undone that: now it is over.
+        self.direct(starts, apart);
+        self.base.resume(&list)
+    }
+
+    /// Says where what is fetched of these partitions goes.
+    fn direct(&mut self, starts: &[(Named, i64)], apart: bool) {
         for (named, _) in starts {
             if apart {
-                self.fetch_apart(named);
+                self.split(named);
             } else {
                 self.fetch.forward(&named.0, named.1);
             }
         }
-        let list = offsets(starts)?;
-        self.base.incremental_assign(&list)?;
-        self.base.resume(&list)
     }
 
     /// Answers [`Event::Revoked`]; waits for commits in flight.

@@ -57,6 +57,8 @@ impl Receiver<'_> {
         // The client may have joined anew in the background: commits sent from now on would carry that membership.
         self.note_membership();
         for key in &keys {
+            // Before the release: once it is free, another receiver of this process may open it at once.
+            self.shared.governor.close(*key);
             let mut owners = self.owners();
             let members = owners.members.clone();
             if let Some(ownership) = owners.get(*key) {
@@ -110,9 +112,6 @@ impl Receiver<'_> {
         }
         for (topic, partition) in partitions {
             self.shared.metrics.forget_partition(topic, *partition);
-        }
-        for lane in self.lanes.iter().filter(|lane| partitions.contains(&lane.named)) {
-            self.shared.governor.close(lane.slot.partition);
         }
         self.lanes.retain(|lane| !partitions.contains(&lane.named));
         let places = self.lanes.iter().enumerate().map(|(at, lane)| (lane.named.clone(), at));

@@ -1,5 +1,6 @@
 //! Limits hold in both modes, can be changed while it runs, and cost no record.
 
+use crate::common::produce::Numbered;
 use crate::common::{Forebay, Format, Kafka, Run, Scratch, delivered, kafka, unique, wait_for};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -135,4 +136,31 @@ fn limits_that_come_and_go_in_full_flight_cost_no_record() {
     for mode in ["mode=receiver", "mode=direct"] {
         come_and_go(kafka, &topic, mode, MANY);
     }
+}
+
+/// A partition that leaves after limits were lifted takes nothing of the others' along, although its own queue had been
+/// joined with theirs.
+#[test]
+fn a_partition_that_stops_after_limits_were_lifted_costs_the_others_no_record() {
+    const MANY: u64 = 150_000;
+    let Some(kafka) = kafka() else { return };
+    let (scratch, topic) = (Scratch::new("lifted-stop"), unique("lifted-stop"));
+    kafka.create_topic(&topic, PARTITIONS + 1, &[]);
+    kafka.fill(&topic, PARTITIONS, 0, MANY, 100);
+    let mut producer = Numbered::new(kafka, &topic);
+    for number in 0..EACH {
+        producer.send(PARTITIONS, number, 100);
+    }
+    producer.send(PARTITIONS, EACH, 5000);
+    producer.flush();
+    let run = Run::new(kafka, &topic, &unique("group"), scratch.path()).short_session();
+    let run = run.set("rate.partition_records=2000").set("rate.burst=10ms").set("block.max_record_bytes=4KiB");
+    let (process, address) = serving(run.set(Format::Raw.setting()).clone());
+    let delivered_so_far = || counter(&address, "forebay_records_delivered_total");
+    wait_for("some", LIMIT, || (delivered_so_far() > 0).then_some(()));
+    assert!(put(&address, "sesame", r#"{"partition_records": null}"#).starts_with("HTTP/1.1 200"));
+    let all = MANY * PARTITIONS as u64 + EACH;
+    wait_for("all the others", LIMIT, || (delivered_so_far() >= all).then_some(()));
+    process.wait_says("block.max_record_bytes");
+    process.kill();
 }

@@ -103,6 +103,14 @@ impl<C: ConsumerContext> OwnQueue<C> {
     }
 }
 
+impl<C: ConsumerContext> Drop for OwnQueue<C> {
+    fn drop(&mut self) {
+        // SAFETY: the queue is alive until the field is dropped. librdkafka empties a queue that is destroyed, and the one it
+        // is forwarded to instead if there is one: the common queue, with the records of all partitions.
+        unsafe { rd::rd_kafka_queue_forward(self.queue.ptr, std::ptr::null_mut()) }
+    }
+}
+
 /// Messages taken from a queue; destroyed when cleared or dropped.
 pub struct Batch {
     messages: Vec<*mut rd::rd_kafka_message_t>,
