@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use forebay::io::Storage;
+use forebay::io::fault::{Faults, Operation};
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
 use forebay::record::batch::payload_crc;
@@ -417,6 +418,54 @@ fn kills_in_a_row_on_a_full_disk_use_up_no_spares() {
     wait_until("there is space again", || !log.is_full());
     log.append_synced(vec![Entry::Block(plain(P, 39, admitted, 4000))]).unwrap();
     log.close().unwrap();
+}
+
+#[test]
+fn a_quota_larger_than_the_volume_keeps_a_new_log_from_starting_and_never_one_that_is_there() {
+    let quota = |seed| Options { max_bytes: Some(16 * (64 << 10)), ..options(seed) };
+    let recover_on = |sim: &Sim, seed| {
+        let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+        recover(&storage, &quota(seed))
+    };
+    let small = Sim::new(1);
+    small.set_capacity(Some(12 * (64 << 10)));
+    let error = recover_on(&small, 1).err().expect("too small");
+    assert!(matches!(&error, WalError::Options(text) if text.contains("has only")), "{error}");
+    // Something else takes the volume while the log is there.
+    let sim = Sim::new(1);
+    let mut log = recover_on(&sim, 1).unwrap();
+    log.writer.append(&[owned(P), block(P, 0, 700)]).unwrap();
+    spares(&log);
+    let lsn = log.writer.durable_lsn();
+    drop(log);
+    let sim = sim.kill();
+    sim.set_capacity(Some(5 * (64 << 10)));
+    let mut log = recover_on(&sim, 2).unwrap();
+    assert_eq!(log.writer.durable_lsn(), lsn);
+    assert_eq!(log.writer.append(&[delivered(0, P, 1, None)]).unwrap(), 1);
+}
+
+#[test]
+fn a_torn_tail_that_finds_no_room_to_be_kept_does_not_keep_the_log_from_opening() {
+    let sim = Sim::new(1);
+    let mut log = start(&sim, 1).unwrap();
+    log.writer.append(&[owned(P), block(P, 0, 700)]).unwrap();
+    log.writer.idle().unwrap();
+    log.writer.append(&[block(P, 1, 700)]).unwrap();
+    let torn = log.writer.locations().next().unwrap().position as usize + FRAME_HEADER + 9;
+    drop(log);
+    let sim = sim.kill();
+    sim.damage(&path(1), |bytes| bytes[torn] ^= 1).unwrap();
+    for errno in [Some(28), None] {
+        let faults = Arc::new(Faults::new(Arc::new(sim.snapshot())));
+        if let Some(errno) = errno {
+            faults.fail(Operation::Create, 0, errno);
+        }
+        let storage: Arc<dyn Storage> = faults;
+        let log = recover(&storage, &options(2)).unwrap();
+        let torn = log.report.torn.expect("it is torn");
+        assert_eq!((log.writer.state().partitions[&P].admitted, torn.kept_as.is_some()), (1, errno.is_none()));
+    }
 }
 
 #[test]

@@ -155,14 +155,30 @@ impl FileSink {
                 names.push((source.partition, name));
             }
         }
-        if names.is_empty() {
-            return Ok(());
-        }
-        log.name_outputs(&names)?;
+        self.log_names(&names, log)?;
         for (partition, name) in names {
             // The receipts of what is published here were durable before this call.
             self.publish(partition)?;
             self.create(partition, name)?;
+        }
+        Ok(())
+    }
+
+    /// Makes names durable that the log does not have yet. While a file can't be created it is tried again and again, and
+    /// must not fill the log.
+    fn log_names(&mut self, names: &[(Partition, String)], log: &dyn SinkLog) -> Result<(), SinkError> {
+        let is_new = |(partition, name): &&(Partition, String)| {
+            self.outputs.get(partition).is_none_or(|output| output.named.as_ref() != Some(name))
+        };
+        let new: Vec<(Partition, String)> = names.iter().filter(is_new).cloned().collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        log.name_outputs(&new)?;
+        for (partition, name) in new {
+            if let Some(output) = self.outputs.get_mut(&partition) {
+                output.named = Some(name);
+            }
         }
         Ok(())
     }

@@ -142,12 +142,14 @@ pub(super) struct Output {
     pub finished: Option<OpenFile>,
     /// The directory is known to exist and its name to be durable.
     pub has_dir: bool,
+    /// The last name that was made durable in the log.
+    pub named: Option<String>,
 }
 
 impl Output {
     /// Nothing yet.
     pub fn new(source: Source) -> Self {
-        Self { source, next: i64::MIN, file: None, finished: None, has_dir: false }
+        Self { source, next: i64::MIN, file: None, finished: None, has_dir: false, named: None }
     }
 }
 

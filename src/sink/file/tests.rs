@@ -105,6 +105,21 @@ fn a_sync_that_finds_no_room_is_final() {
 }
 
 #[test]
+fn a_file_that_finds_no_room_is_named_in_the_log_once() {
+    for kind in [CreateDir, Create] {
+        let (faults, mut sink) = on_faults();
+        let log = Kept::default();
+        let blocks = [(source(0), block(0, 0, 3))];
+        for _ in 0..5 {
+            faults.fail(kind, 0, ENOSPC);
+            assert!(matches!(sink.deliver(&blocks, &log), Err(SinkError::Retry { .. })));
+        }
+        sink.deliver(&blocks, &log).unwrap();
+        assert_eq!(log.names.lock().unwrap().len(), 1, "{kind:?}");
+    }
+}
+
+#[test]
 fn no_room_for_anything_else_is_waited_out() {
     for kind in [CreateDir, Create, Write] {
         let (faults, mut sink) = on_faults();

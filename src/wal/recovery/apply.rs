@@ -142,7 +142,9 @@ fn open_rack(
     if removed {
         disk.sync_dir(dir)?;
     }
-    check_volume(disk, options, used)?;
+    if survey.segments.is_empty() {
+        check_volume(disk, options, used)?;
+    }
     let sizes = (options.segment_bytes, options.max_bytes);
     let rack = Rack::new(Arc::clone(storage), options.dir.clone(), sizes, ready, used);
     if let Some(spare) = rack.take() {
@@ -159,6 +161,8 @@ fn open_rack(
     Err(WalError::Full { path: options.dir.clone(), reason })
 }
 
+/// A new log is not begun on a volume that has no room for its quota. One that is there opens: what else grew on the volume
+/// meanwhile is a full disk like any other, and must not keep back what the log holds.
 fn check_volume(disk: &dyn Storage, options: &Options, used: u64) -> Result<(), WalError> {
     let Some(max) = options.max_bytes else {
         return Ok(());
@@ -222,11 +226,14 @@ fn keep_torn(disk: &dyn Storage, dir: &Path, survey: &Survey, plan: &Plan) -> Re
     if disk.exists(&copy)? {
         disk.unlink(&copy)?;
     }
-    let file = disk.create_new(&copy)?;
+    // Only a convenience: a full disk must not keep the log from opening.
+    let file = match disk.create_new(&copy) {
+        Err(error) if error.is_full() => return Ok(Some(tail)),
+        other => other?,
+    };
     let written = file.write_at(0, &[IoSlice::new(&bytes[..read])]);
     match written.and_then(|()| file.sync_data()) {
         Ok(()) => tail.kept_as = Some(copy),
-        // Only a convenience: a full disk must not keep the log from opening.
         Err(error) if error.is_full() => disk.unlink(&copy)?,
         Err(error) => return Err(error.into()),
     }
