@@ -10,6 +10,8 @@ use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
 use forebay::record::batch::payload_crc;
 use forebay::record::{Block, BlockHeader, Partition, TopicId};
+use forebay::wal::catalogue::Location;
+use forebay::wal::feed::{Feed, Handover};
 use forebay::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind};
 use forebay::wal::inspect::inspect;
 use forebay::wal::options::SPARES;
@@ -280,6 +282,22 @@ fn no_page_takes_both_headers_or_both_states() {
 }
 
 #[test]
+fn what_stops_a_partition_is_told_as_that_alone_and_other_damage_beside_it() {
+    let sim = killed();
+    sim.damage(&path(1), |bytes| {
+        bytes[8192 + 120] ^= 1;
+        let payload = bytes.windows(600).position(|bytes| bytes.iter().all(|byte| *byte == 1)).unwrap();
+        bytes[payload] ^= 4;
+    })
+    .unwrap();
+    let log = start(&sim, 2).unwrap();
+    let (corrupt, problems) = (&log.report.corrupt, &log.report.problems);
+    assert_eq!((corrupt.len(), problems.len()), (1, 1), "{corrupt:?} {problems:?}");
+    assert_eq!((corrupt[0].partition, corrupt[0].first, &problems[0].path), (P, 0, &path(1)));
+    assert_ne!(problems[0].lsn, Some(corrupt[0].lsn));
+}
+
+#[test]
 fn a_damaged_segment_without_frames_of_its_own_is_followed_and_not_replaced() {
     let sim = Sim::new(1);
     let mut log = start(&sim, 1).unwrap();
@@ -387,15 +405,15 @@ fn kills_on_a_full_disk_leave_room_for_recovery_and_receipts() {
 
 #[test]
 fn kills_in_a_row_on_a_full_disk_use_up_no_spares() {
+    // So large that the frames of all lives fit into the half up to which a last segment is replaced.
+    const SEGMENT: u64 = 256 << 10;
     let mut sim = Sim::new(3);
-    sim.set_capacity(Some(9 * (64 << 10)));
+    sim.set_capacity(Some(9 * SEGMENT));
     let mut admitted = 0;
-    for life in 1..30 {
+    for life in 1..40 {
         let disk: Arc<dyn Storage> = Arc::new(sim.clone());
         let mut options = options(u64::from(life));
-        options.group_bytes = 8 << 10;
-        // These segments are so small that a few frames more in a life fill the half up to which they are replaced.
-        options.idle = LONG;
+        (options.segment_bytes, options.group_bytes) = (SEGMENT, 8 << 10);
         let Opened { log, state, .. } = open(disk, options).unwrap_or_else(|error| panic!("life {life}: {error}"));
         admitted = state.partitions.get(&P).map_or(0, |known| known.admitted);
         assert!(life == 1 || admitted > 50, "{admitted}");
@@ -403,14 +421,17 @@ fn kills_in_a_row_on_a_full_disk_use_up_no_spares() {
         let entry =
             Entry::Owned { partition: P, tenure: life, first: admitted, next: admitted, acked_entries: "b".into() };
         log.append_synced(vec![entry]).unwrap();
-        for first in admitted..admitted + 200 {
+        for first in admitted..admitted + 600 {
             log.append(Entry::Block(plain(P, life, first, 4000))).unwrap();
         }
         wait_until("full", || log.is_full());
         drop(log);
         sim = sim.kill();
     }
-    let Opened { log, mut feed, state, .. } = open(Arc::new(sim), options(99)).unwrap();
+    let Opened { log, mut feed, state, .. } = {
+        let options = Options { segment_bytes: SEGMENT, ..options(99) };
+        open(Arc::new(sim), options).unwrap()
+    };
     assert_eq!(state.partitions[&P].admitted, admitted, "a full disk takes no blocks");
     for first in 0..admitted {
         let Some(FeedItem::Block { block, .. }) = feed.next(LONG).unwrap() else { panic!("no block {first}") };
@@ -419,7 +440,7 @@ fn kills_in_a_row_on_a_full_disk_use_up_no_spares() {
     log.append_synced(vec![delivered(0, P, admitted, None)]).unwrap();
     feed.next(Duration::ZERO).unwrap();
     wait_until("there is space again", || !log.is_full());
-    log.append_synced(vec![Entry::Block(plain(P, 29, admitted, 4000))]).unwrap();
+    log.append_synced(vec![Entry::Block(plain(P, 39, admitted, 4000))]).unwrap();
     log.close().unwrap();
 }
 
@@ -519,6 +540,28 @@ fn a_torn_tail_that_finds_no_room_to_be_kept_does_not_keep_the_log_from_opening(
         let log = recover(&storage, &options(2)).unwrap();
         let torn = log.report.torn.expect("it is torn");
         assert_eq!((log.writer.state().partitions[&P].admitted, torn.kept_as.is_some()), (1, errno.is_none()));
+    }
+}
+
+#[test]
+fn a_feed_that_is_told_of_more_than_there_is_keeps_its_callers_time() {
+    let sim = Sim::new(1);
+    let mut log = start(&sim, 1).unwrap();
+    log.writer.append(&[owned(P), block(P, 0, 700)]).unwrap();
+    let beyond = log.writer.durable_lsn() + 5;
+    let from = Location { segment: 1, position: 0, lsn: 1 };
+    let behind = Arc::new(Handover::new(1 << 20, from, beyond, Arc::new(Metrics::new())));
+    let catalogue = Arc::clone(log.writer.catalogue());
+    let mut feed = Feed::new(Arc::new(sim), catalogue, behind, State::new(1), Vec::new());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(
+        move || {
+            while tell.send(feed.next(Duration::from_millis(20)).map(|item| item.is_some())).is_ok() {}
+        },
+    );
+    assert!(told.recv_timeout(LONG).expect("the block").unwrap());
+    for _ in 0..2 {
+        assert!(!told.recv_timeout(LONG).expect("its time is over").unwrap());
     }
 }
 

@@ -162,5 +162,6 @@ fn a_partition_that_stops_after_limits_were_lifted_costs_the_others_no_record() 
     let all = MANY * PARTITIONS as u64 + EACH;
     wait_for("all the others", LIMIT, || (delivered_so_far() >= all).then_some(()));
     process.wait_says("block.max_record_bytes");
+    assert_eq!(delivered_so_far(), all);
     process.kill();
 }
