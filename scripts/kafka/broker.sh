@@ -1,25 +1,28 @@
 #!/usr/bin/env bash
 # Runs one Kafka node (KRaft, broker and controller in one) on 127.0.0.1 for tests.
 #
-#   scripts/kafka/broker.sh DIR PORT CONTROLLER_PORT
+#   scripts/kafka/broker.sh DIR PORT CONTROLLER_PORT [NODE]
 #
+# NODE, from 2 on, is a further broker of the cluster whose first node has its controller at CONTROLLER_PORT.
 # Data and log go to DIR. The node ends with SIGTERM, or when standard input closes: whoever started it can die in any
 # way and leaves no broker behind. FOREBAY_REMOVE=1 removes DIR then.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [ $# -ne 3 ]; then
-    sed -n '2,7p' "${BASH_SOURCE[0]}" >&2
+if [ $# -lt 3 ] || [ $# -gt 4 ]; then
+    sed -n '2,8p' "${BASH_SOURCE[0]}" >&2
     exit 2
 fi
-dir=$1 port=$2 controller=$3
+dir=$1 port=$2 controller=$3 node=${4:-1}
+roles=broker listeners=PLAINTEXT://127.0.0.1:$port
+if [ "$node" = 1 ]; then roles=broker,controller listeners=$listeners,CONTROLLER://127.0.0.1:$controller; fi
 classpath=$("$here/classpath.sh")
 mkdir -p "$dir"
 
 cat >"$dir/server.properties" <<PROPERTIES
-process.roles=broker,controller
-node.id=1
+process.roles=$roles
+node.id=$node
 controller.quorum.voters=1@127.0.0.1:$controller
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+listeners=$listeners
 advertised.listeners=PLAINTEXT://127.0.0.1:$port
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER

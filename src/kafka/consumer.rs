@@ -5,7 +5,7 @@
 //! end-of-partition events as consumed). Never: it does not commit by itself and stores no offsets.
 
 use super::ffi::commit::{CommitQueue, Committed, Offer, Outcome, committed};
-use super::ffi::fetch::{Batch, FetchQueue, OwnQueue};
+use super::ffi::fetch::{self, Batch, FetchQueue, OwnQueue};
 use super::ffi::group::{self, Membership};
 use super::ffi::topics;
 use crate::record::TopicId;
@@ -27,6 +27,18 @@ const MOCK_CLUSTER: &str = "mockCluster";
 
 /// A topic's name and a partition number.
 pub type Named = (String, i32);
+
+/// Where to fetch from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The partition.
+    pub named: Named,
+    /// The offset.
+    pub offset: i64,
+    /// Leader epoch of what was read last before the offset; the leader is asked whether it had that much in it. -1 when
+    /// unknown: it is not asked.
+    pub epoch: i32,
+}
 
 /// How to reach Kafka and as whom.
 #[derive(Clone, Debug)]
@@ -246,9 +258,14 @@ impl Member {
         self.base.pause(&names(partitions))
     }
 
-    /// Fetches again, each partition from the offset given.
-    pub fn resume_at(&self, starts: &[(Named, i64)], timeout: Duration) -> Result<(), KafkaError> {
-        let list = self.base.seek_partitions(offsets(starts)?, timeout)?;
+    /// Fetches again, each partition from the position given.
+    pub fn resume_at(&self, starts: &[Position], timeout: Duration) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(starts.len());
+        for Position { named: (topic, partition), offset, .. } in starts {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+        }
+        fetch::set_epochs(&mut list, starts.iter().map(|start| start.epoch));
+        let list = self.base.seek_partitions(list, timeout)?;
         for entry in list.elements() {
             entry.error()?;
         }

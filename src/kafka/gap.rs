@@ -5,6 +5,7 @@
 //! | Kafka has the start | go on | go on | go on |
 //! | Kafka begins beyond the start (retention, deleted records) | stop | gap `[start, first)`, go on at `first` | hold |
 //! | Kafka ends before the start (truncated) | stop | gap `[end, start)`, wait until Kafka's end reaches the start | hold |
+//! | the leader of the start's epoch ended before the start (truncated, perhaps written anew) | stop | gap `[end, start)`, go on | hold |
 //! | the record before the start is another one (truncated and written anew) | stop | gap of that record, go on | hold |
 //! | the topic was created again, part of its former life is unread | stop | gap of that part, go on | hold |
 //! | the same, all of it was read | go on | go on | go on |
@@ -37,6 +38,8 @@ pub enum Cause {
     Retention,
     /// They were read; Kafka's log ends before them now.
     Truncation,
+    /// They were read; a leader was elected that did not have them.
+    Election,
     /// They were read; Kafka has other records there now.
     Replacement,
     /// The topic was deleted before they were read, and created again.
@@ -66,14 +69,14 @@ impl Gap {
 
     /// True when the range was read before, so that it lies below the position and moves nothing.
     pub fn looks_back(&self) -> bool {
-        matches!(self.cause, Cause::Truncation | Cause::Replacement)
+        matches!(self.cause, Cause::Truncation | Cause::Election | Cause::Replacement)
     }
 
     /// The word that the reason in the log begins with.
     pub fn word(&self) -> &'static str {
         match self.cause {
             Cause::Retention => "retention",
-            Cause::Truncation | Cause::Replacement => "truncation",
+            Cause::Truncation | Cause::Election | Cause::Replacement => "truncation",
             Cause::Recreation => RECREATION,
         }
     }
@@ -88,6 +91,11 @@ impl std::fmt::Display for Gap {
                 f,
                 "the start {next} lies beyond Kafka's end {first}: offsets [{first}, {next}) were read and are gone; \
                  what Kafka gets there anew is not read"
+            ),
+            Cause::Election => write!(
+                f,
+                "a leader was elected whose log went no further than {first}: offsets [{first}, {next}) were read and are \
+                 gone; what Kafka gets there anew is not read"
             ),
             Cause::Replacement => write!(
                 f,
@@ -116,6 +124,13 @@ pub enum Finding {
         start: i64,
         /// What Kafka has.
         range: Range,
+    },
+    /// A new leader's log went on at `end`, in another epoch than what was read behind it.
+    Elected {
+        /// Where the new leader's records begin to be others.
+        end: i64,
+        /// Where fetching is to begin.
+        start: i64,
     },
     /// Kafka has another record at this offset than the log; fetching goes on behind it.
     Replaced {
@@ -167,12 +182,13 @@ pub fn decide(finding: Finding, policy: OnGap) -> Action {
         Finding::Start { start, range } if start > range.next => {
             (Gap::new(Cause::Truncation, range.next, start), Action::Await)
         }
+        Finding::Elected { end, start } if end < start => (Gap::new(Cause::Election, end, start), Action::Skip),
         Finding::Replaced { offset, start } => (Gap::new(Cause::Replacement, offset, start), Action::Skip),
         Finding::Recreated { read, end: None } => return Action::Skip(Gap::new(Cause::Recreation, read, read)),
         Finding::Recreated { read, end: Some(end) } if read < end => {
             (Gap::new(Cause::Recreation, read, end), Action::Skip)
         }
-        Finding::Start { .. } | Finding::Recreated { .. } => return Action::Go,
+        Finding::Start { .. } | Finding::Elected { .. } | Finding::Recreated { .. } => return Action::Go,
     };
     match policy {
         OnGap::Fail => Action::Stop(gap),
@@ -229,6 +245,16 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_was_elected_that_had_less() {
+        let gap = Gap { cause: Cause::Election, first: 100, next: 150 };
+        let found = each(Finding::Elected { end: 100, start: 150 });
+        assert_eq!(found, [Action::Stop(gap), Action::Skip(gap), Action::Hold(gap)]);
+        for end in [150, 151] {
+            assert_eq!(each(Finding::Elected { end, start: 150 }), [Action::Go; 3], "it had all: {end}");
+        }
+    }
+
+    #[test]
     fn the_record_before_the_start_is_another_one() {
         let gap = Gap { cause: Cause::Replacement, first: 29, next: 30 };
         let found = each(Finding::Replaced { offset: 29, start: 30 });
@@ -252,6 +278,7 @@ mod tests {
         for (cause, word) in [
             (Cause::Retention, "retention"),
             (Cause::Truncation, "truncation"),
+            (Cause::Election, "truncation"),
             (Cause::Replacement, "truncation"),
             (Cause::Recreation, "recreation"),
         ] {

@@ -2,12 +2,15 @@
 //! all records, Kafka may have others at the same offsets.
 //!
 //! The leader epoch of the first record tells whether there was an election since the position was last good. If so,
-//! the record before it is fetched again and compared with the log's. While a tenure lasts librdkafka itself compares
-//! epochs with the new leader, and reports a truncation as an error.
+//! the leader is asked how far its log goes in the epoch of the position, and the record before it, where the log has it,
+//! is fetched again and compared. While a tenure lasts librdkafka itself asks the leader, whenever it changes and at every
+//! seek.
 
 use super::ReceiverError;
 use super::assign::ASK;
-use super::poll::Receiver;
+use super::poll::{Lane, Receiver};
+use super::slot::Slot;
+use crate::kafka::consumer::Position;
 use crate::kafka::ffi::fetch::Message;
 use crate::kafka::gap::must_compare;
 use crate::record::batch::{self, HeaderRef, Record};
@@ -27,7 +30,7 @@ pub(super) enum Check {
 /// A record as the log has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Expected {
-    offset: i64,
+    pub offset: i64,
     timestamp: i64,
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
@@ -83,35 +86,45 @@ impl Receiver<'_> {
         }
     }
 
-    /// Fetches the last record before the position again, if the log still has it.
+    /// Asks the leader how far its log goes in the epoch that the position was good in; then, or if that is not known,
+    /// fetches the last record before the position again, if the log still has it.
     fn compare(&mut self, lane: usize, known: i32, now: i32) -> Result<bool, ReceiverError> {
+        let Lane { named: (topic, partition), slot: Slot { partition: key, next, .. }, .. } = &self.lanes[lane];
+        // What was found was declared, and the policy obeyed, when the tenure was opened.
+        if self.is_declared(*key, *next) {
+            return Ok(true);
+        }
+        if known >= 0 {
+            tracing::info!(topic, partition, next, known, now, "the leader has changed: asking it how far it goes");
+            self.lanes[lane].check = Check::First(-1);
+            return self.fetch_again(lane, known).map(|()| false);
+        }
         let Some((epoch, expected)) = self.last_record(lane) else {
-            let ((topic, partition), next) = (&self.lanes[lane].named, self.lanes[lane].slot.next);
             tracing::info!(
                 topic,
                 partition,
-                known,
                 now,
-                "the leader has changed and the log no longer holds the record before offset {next}: \
-                 whether Kafka still has the same one there can't be checked"
+                "the log does not hold the record before offset {next}: it can't be compared with Kafka's"
             );
             return Ok(true);
         };
-        if !must_compare(known.max(epoch), now) {
+        if !must_compare(epoch, now) {
             return Ok(true);
         }
-        let start = (self.lanes[lane].named.clone(), expected.offset);
-        let ((topic, partition), offset) = (&start.0, start.1);
-        tracing::info!(topic, partition, offset, known = known.max(epoch), now, "the leader has changed: comparing");
+        tracing::info!(topic, partition, expected.offset, epoch, now, "the leader has changed: comparing");
+        self.lanes[lane].check = Check::Again(expected);
+        self.fetch_again(lane, -1).map(|()| false)
+    }
+
+    fn fetch_again(&mut self, lane: usize, epoch: i32) -> Result<(), ReceiverError> {
         self.lanes[lane].skip = true;
-        match self.member.resume_at(std::slice::from_ref(&start), ASK) {
-            Ok(()) => self.lanes[lane].check = Check::Again(expected),
-            Err(error) => {
-                tracing::warn!(topic, partition, "cannot seek: {error}");
-                self.reopen(lane)?;
-            }
+        let start = Position { epoch, ..self.lanes[lane].position() };
+        if let Err(error) = self.member.resume_at(std::slice::from_ref(&start), ASK) {
+            let (topic, partition) = &start.named;
+            tracing::warn!(topic, partition, "cannot seek: {error}");
+            self.reopen(lane)?;
         }
-        Ok(false)
+        Ok(())
     }
 
     /// The last record before the position and the leader epoch it was read in.

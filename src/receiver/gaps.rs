@@ -110,14 +110,15 @@ impl Receiver<'_> {
         Ok(())
     }
 
-    /// True for a truncation at the same position as the last one. Its range may be another: Kafka's end has come nearer.
-    fn is_declared(&self, partition: Partition, gap: &Gap) -> bool {
-        self.shared.gaps.last(partition).is_some_and(|known| looks_back(&known.reason) && known.next == gap.next)
+    /// True if the last gap is a truncation before the position `next`. The range of one that is found now may be another:
+    /// Kafka's end has come nearer.
+    pub(super) fn is_declared(&self, partition: Partition, next: i64) -> bool {
+        self.shared.gaps.last(partition).is_some_and(|known| looks_back(&known.reason) && known.next == next)
     }
 
     /// Kafka's end lies before the start: declares that once, and waits.
     pub(super) fn await_end(&mut self, candidate: &Candidate, gap: &Gap) -> Result<(), ReceiverError> {
-        if !self.is_declared(candidate.partition, gap) {
+        if !self.is_declared(candidate.partition, gap.next) {
             self.log_gap(&candidate.named, candidate.partition, gap)?;
         }
         let why = format!("waits until Kafka's end reaches offset {}; offsets below were truncated", gap.next);
@@ -164,12 +165,17 @@ impl Receiver<'_> {
 
     /// Kafka has another record at `offset` than the one that was read there last. False when the partition was stopped.
     pub(super) fn replaced(&mut self, lane: usize, offset: i64) -> Result<bool, ReceiverError> {
-        let (named, slot) = (self.lanes[lane].named.clone(), &self.lanes[lane].slot);
-        let (partition, start) = (slot.partition, slot.next);
-        let action = gap::decide(Finding::Replaced { offset, start }, self.options.policy.on_gap);
+        let start = self.lanes[lane].slot.next;
+        self.look_back(lane, Finding::Replaced { offset, start })
+    }
+
+    /// Declares what was read and is no longer so in Kafka, and obeys the policy. False when the partition was stopped.
+    fn look_back(&mut self, lane: usize, finding: Finding) -> Result<bool, ReceiverError> {
+        let (named, partition) = (self.lanes[lane].named.clone(), self.lanes[lane].slot.partition);
+        let action = gap::decide(finding, self.options.policy.on_gap);
         // Logged whatever the policy: at the next start the log may not have the record any more to compare.
         if let Some(gap) = action.gap()
-            && !self.is_declared(partition, &gap)
+            && !self.is_declared(partition, gap.next)
         {
             self.log_gap(&named, partition, &gap)?;
         }
@@ -204,17 +210,25 @@ impl Receiver<'_> {
 }
 
 impl Receiver<'_> {
-    /// librdkafka asked a new leader and found that it does not have all that was read.
-    pub(super) fn truncated(&mut self, lane: usize, text: &str) -> Result<(), ReceiverError> {
-        let next = self.lanes[lane].slot.next;
-        let end = broker_end(text).filter(|end| *end < next);
-        if self.replaced(lane, end.unwrap_or(next - 1))? { self.reopen(lane) } else { Ok(()) }
+    /// librdkafka asked a new leader and found that its log had gone no further than `end` where ours was read.
+    pub(super) fn truncated(&mut self, lane: usize, end: i64) -> Result<(), ReceiverError> {
+        // A topic that was created again looks the same; opening it anew tells.
+        if !self.is_still_the_same(lane) {
+            return self.reopen(lane);
+        }
+        // What was taken goes first: the range ends where the log does.
+        let named = self.lanes[lane].named.clone();
+        self.seal(std::slice::from_ref(&named))?;
+        self.log_plan()?;
+        let start = self.lanes[lane].slot.next;
+        if self.look_back(lane, Finding::Elected { end, start })? { self.reopen(lane) } else { Ok(()) }
     }
 }
 
-/// Where the new leader's records begin to differ, which librdkafka tells in words only.
-fn broker_end(text: &str) -> Option<i64> {
-    let digits = text.split_once("broker end offset is ")?.1;
+/// Where the records of a new leader begin to be others than those that were read. librdkafka tells it in words only:
+/// with `auto.offset.reset=error` the code says no more than that the position is lost.
+pub(super) fn truncation(text: &str) -> Option<i64> {
+    let (_, digits) = text.split_once("truncation detected")?.1.split_once("broker end offset is ")?;
     let digits = digits.split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse().ok()
 }
@@ -231,9 +245,13 @@ mod tests {
     fn librdkafkas_words_tell_where_the_new_leader_differs() {
         let text = "Partition log truncation detected at offset 120 (leader epoch 3): broker end offset is 100 (offset \
                     leader epoch 2). Reset to INVALID.";
-        assert_eq!(broker_end(text), Some(100));
-        assert_eq!(broker_end("No epoch found: broker end offset is -1 (offset leader epoch -1)."), None);
-        assert_eq!(broker_end("something else"), None);
+        assert_eq!(truncation(text), Some(100));
+        assert_eq!(truncation("No epoch found less or equal to offset 7: broker end offset is 5 (offset leader"), None);
+        for text in
+            ["truncation detected: broker end offset is -1 (", "truncation detected", "broker end offset is 3", ""]
+        {
+            assert_eq!(truncation(text), None, "{text}");
+        }
     }
 
     #[test]

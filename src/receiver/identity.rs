@@ -52,14 +52,24 @@ impl Receiver<'_> {
         let names: BTreeSet<String> = self.lanes.iter().map(|lane| lane.named.0.clone()).collect();
         for name in names {
             let Ok(id) = self.identity(&name) else { continue };
-            while let Some(lane) = self.lanes.iter().position(|lane| {
-                let known = self.shared.topics.get(lane.slot.partition.topic);
-                lane.named.0 == name && known.is_some_and(|known| !id.is_none() && known.id != id)
-            }) {
+            while let Some(lane) =
+                (0..self.lanes.len()).find(|lane| self.lanes[*lane].named.0 == name && !self.is(*lane, id))
+            {
                 self.reopen(lane)?;
             }
         }
         Ok(())
+    }
+
+    /// True if what is read in this lane is a topic of this id, as far as is known.
+    fn is(&self, lane: usize, id: TopicId) -> bool {
+        let known = self.shared.topics.get(self.lanes[lane].slot.partition.topic);
+        id.is_none() || known.is_none_or(|known| known.id == id)
+    }
+
+    /// Asks whether a topic is still the one that was assigned. False if it is not, or nobody answers. Blocks.
+    pub(super) fn is_still_the_same(&self, lane: usize) -> bool {
+        self.identity(&self.lanes[lane].named.0).is_ok_and(|id| self.is(lane, id))
     }
 
     /// Looks for the subscribed topics, to know how many partitions there are and to name one that does not exist.

@@ -1,11 +1,12 @@
 //! The loop of one receiver: events, commits, records, in turn, for ever.
 
+use super::epoch::Check;
 use super::late::For;
 use super::pressure::{self, Pressure};
 use super::slot::Slot;
 use super::trust::Trust;
 use super::{Options, ReceiverError, Shared};
-use crate::kafka::consumer::{Event, Member, Named, Settings};
+use crate::kafka::consumer::{Event, Member, Named, Position, Settings};
 use crate::kafka::ffi::fetch::Batch;
 use crate::wal::PartitionMarks;
 use rdkafka::error::RDKafkaErrorCode;
@@ -46,9 +47,20 @@ pub(super) struct Lane {
     /// The rest of the current batch is to be dropped: it was fetched before a seek.
     pub skip: bool,
     /// Whether what lies before the first record was looked at.
-    pub check: super::epoch::Check,
+    pub check: Check,
     /// The highest end of the partition seen in this tenure.
     pub seen_end: i64,
+}
+
+impl Lane {
+    /// Where to fetch from when something moved librdkafka's position. A record that is to be compared comes first.
+    pub fn position(&self) -> Position {
+        let (named, Slot { next, leader_epoch, .. }) = (self.named.clone(), &self.slot);
+        match &self.check {
+            Check::Again(expected) => Position { named, offset: expected.offset, epoch: -1 },
+            Check::First(_) | Check::Done => Position { named, offset: *next, epoch: *leader_epoch },
+        }
+    }
 }
 
 /// A receiver and all it owns.
@@ -226,7 +238,7 @@ impl<'a> Receiver<'a> {
     }
 
     fn resume(&mut self) -> Result<(), ReceiverError> {
-        let starts: Vec<_> = self.lanes.iter().map(|lane| (lane.named.clone(), lane.slot.next)).collect();
+        let starts: Vec<_> = self.lanes.iter().map(Lane::position).collect();
         tracing::info!(receiver = self.number, "the log takes records again: resumed");
         // Only a failed seek needs more: the partitions are assigned anew, which sets the position too.
         if !starts.is_empty()
@@ -235,6 +247,7 @@ impl<'a> Receiver<'a> {
             tracing::warn!(receiver = self.number, "cannot seek ({error}); assigning the partitions anew");
             self.out_of_turn = true;
             self.member.unassign(&self.names())?;
+            let starts: Vec<_> = starts.into_iter().map(|start| (start.named, start.offset)).collect();
             self.start_fetching(&starts)?;
         }
         self.set_paused(false);

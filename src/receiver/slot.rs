@@ -48,7 +48,8 @@ pub struct Slot {
     pub tenure: u32,
     /// Next offset to take.
     pub next: i64,
-    /// Leader epoch of the last record taken, -1 when unknown.
+    /// Leader epoch of the last record, if it is the one before `next`; else -1: markers and aborted records may be of
+    /// a newer one.
     pub leader_epoch: i32,
     /// When the open block got its first record.
     pub opened: Option<Instant>,
@@ -85,7 +86,7 @@ impl Slot {
         self.again.pop_front();
         let first = self.open.as_ref().map_or(self.next, BatchBuilder::first);
         let sealed = self.seal_to(end, pool);
-        self.next = end;
+        self.pass(end);
         Some(sealed.unwrap_or_else(|| empty_block(self.partition, self.tenure, first, end)))
     }
 
@@ -151,13 +152,14 @@ impl Slot {
         self.opened = None;
         let first = open.first();
         let encoded = open.finish(next, self.leader_epoch);
-        self.next = next;
+        let leader_epoch = self.leader_epoch;
+        self.pass(next);
         Some(Block {
             header: BlockHeader {
                 partition: self.partition,
                 first,
                 next,
-                leader_epoch: self.leader_epoch,
+                leader_epoch,
                 tenure: self.tenure,
                 count: encoded.count,
                 digest: encoded.digest,
@@ -170,6 +172,13 @@ impl Slot {
     /// Passes over offsets without records; the caller logs the range. To be called with no open block.
     pub fn skip_to(&mut self, next: i64) {
         assert!(self.open.is_none() && next > self.next, "skip to {next} from {}", self.next);
+        self.pass(next);
+    }
+
+    fn pass(&mut self, next: i64) {
+        if next > self.next {
+            self.leader_epoch = -1;
+        }
         self.next = next;
     }
 
@@ -177,7 +186,7 @@ impl Slot {
     pub fn discard(&mut self) -> u32 {
         self.opened = None;
         self.open.take().map_or(0, |open| {
-            self.next = open.first();
+            (self.next, self.leader_epoch) = (open.first(), -1);
             open.count()
         })
     }

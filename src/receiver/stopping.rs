@@ -73,7 +73,7 @@ impl Receiver<'_> {
     }
 
     /// Closes open blocks and hands them on; on a full disk they are dropped instead, Kafka still has them.
-    fn seal(&mut self, partitions: &[Named]) -> Result<(), ReceiverError> {
+    pub(super) fn seal(&mut self, partitions: &[Named]) -> Result<(), ReceiverError> {
         let full = self.shared.log.is_full();
         for named in partitions {
             let Some(&lane) = self.by_name.get(named) else { continue };

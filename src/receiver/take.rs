@@ -7,6 +7,7 @@ use super::poll::{Lane, Receiver};
 use super::slot::Taken;
 use super::trust::{self, Step, Trust};
 use super::{Options, ReceiverError};
+use crate::kafka::consumer::Position;
 use crate::kafka::ffi::fetch::{Batch, Message};
 use crate::record::batch::HeaderRef;
 use crate::record::{Block, Partition};
@@ -146,8 +147,8 @@ impl Receiver<'_> {
         let text = message.value().map_or_else(|| error.to_string(), |text| String::from_utf8_lossy(text).into_owned());
         let (topic, partition) = &self.lanes[lane].named;
         tracing::warn!(receiver = self.number, topic, partition, "kafka: {text}");
-        if error == RDKafkaErrorCode::LogTruncation {
-            return self.truncated(lane, &text);
+        if let Some(end) = super::gaps::truncation(&text) {
+            return self.truncated(lane, end);
         }
         if super::assign::position_is_lost(error) {
             self.reopen(lane)?;
@@ -169,8 +170,8 @@ impl Receiver<'_> {
 
     /// Fetches again from this receiver's own next offset.
     fn look_again(&mut self, lane: usize) -> Result<(), ReceiverError> {
-        let start = (self.lanes[lane].named.clone(), self.lanes[lane].slot.next);
-        let ((topic, partition), next) = &start;
+        let start = self.lanes[lane].position();
+        let Position { named: (topic, partition), offset: next, .. } = &start;
         tracing::debug!(receiver = self.number, topic, partition, next, "a hole behind an event: fetching again");
         self.lanes[lane].skip = true;
         if let Err(error) = self.member.resume_at(std::slice::from_ref(&start), ASK) {

@@ -1,4 +1,5 @@
-//! One real Apache Kafka node per test binary, started with the first test that asks for it.
+//! One real Apache Kafka node per test binary, started with the first test that asks for it; and clusters of three for
+//! tests that kill brokers.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::leash;
 
@@ -20,8 +22,8 @@ const MISSING: i32 = 69;
 pub struct Kafka {
     brokers: String,
     dir: PathBuf,
-    /// Its standard input is the broker's leash: it closes when this process ends.
-    _node: Mutex<Child>,
+    controller: u16,
+    node: Mutex<Node>,
 }
 
 /// The broker of this test binary. `None`, said on standard error, if Java or Maven is missing; with `CI=true` that fails.
@@ -66,25 +68,53 @@ fn start() -> Result<Kafka, String> {
 fn start_once() -> Option<Kafka> {
     let dir = tempfile::Builder::new().prefix("forebay-kafka-").tempdir().unwrap().keep();
     let (port, controller) = two_free_ports();
-    let mut node = leash::start(
-        Command::new(scripts().join("broker.sh"))
-            .arg(&dir)
-            .args([port.to_string(), controller.to_string()])
-            .env("FOREBAY_REMOVE", "1")
-            .env("CARGO_TARGET_DIR", target_dir())
-            .stdout(Stdio::piped()),
-    );
-    // The first line comes after formatting; its absence means that the script has failed and said why.
-    let mut line = String::new();
-    BufReader::new(node.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut node = Node::start(&dir, port, controller, 1)?;
     let brokers = format!("127.0.0.1:{port}");
-    let ready = !line.is_empty() && wait_ready(&brokers, &mut node);
-    if !ready {
-        drop(node.stdin.take());
-        let _ = node.wait();
+    if !wait_ready(&brokers, &mut node.script) {
+        node.end();
         return None;
     }
-    Some(Kafka { brokers, dir, _node: Mutex::new(node) })
+    Some(Kafka { brokers, dir, controller, node: Mutex::new(node) })
+}
+
+/// A broker's process and the script around it, whose standard input is its leash.
+struct Node {
+    script: Child,
+    broker: Pid,
+}
+
+impl Node {
+    fn start(dir: &Path, port: u16, controller: u16, number: i32) -> Option<Self> {
+        let mut script = leash::start(
+            Command::new(scripts().join("broker.sh"))
+                .arg(dir)
+                .args([port.to_string(), controller.to_string(), number.to_string()])
+                .env("FOREBAY_REMOVE", if number == 1 { "1" } else { "" })
+                .env("CARGO_TARGET_DIR", target_dir())
+                .stdout(Stdio::piped()),
+        );
+        // The first line comes after formatting; its absence means that the script has failed and said why.
+        let mut line = String::new();
+        BufReader::new(script.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let broker = line.trim().parse().ok().and_then(Pid::from_raw);
+        let mut node = Self { script, broker: broker.unwrap_or(Pid::INIT) };
+        if broker.is_none() {
+            node.end();
+            return None;
+        }
+        Some(node)
+    }
+
+    /// Signals the broker and waits until it has ended.
+    fn stop(mut self, signal: Signal) {
+        kill_process(self.broker, signal).unwrap();
+        let _ = self.script.wait();
+    }
+
+    fn end(&mut self) {
+        drop(self.script.stdin.take());
+        let _ = self.script.wait();
+    }
 }
 
 fn wait_ready(brokers: &str, node: &mut Child) -> bool {
@@ -138,5 +168,53 @@ impl Kafka {
         let log = std::fs::read_to_string(self.dir.join("broker.log")).unwrap();
         let words = format!("Stabilized group {group} generation ");
         log.lines().filter(|line| line.contains(&words)).count()
+    }
+}
+
+/// Three brokers for one test. The first is the controller and holds the groups; the others can be ended.
+pub struct Cluster {
+    /// All of them, for clients.
+    pub kafka: Kafka,
+    others: Vec<(u16, Option<Node>)>,
+}
+
+impl Cluster {
+    /// Starts the cluster. `None` as for [`kafka`].
+    pub fn start() -> Option<Self> {
+        kafka()?;
+        let mut first = start_once().unwrap();
+        // Asking for a group makes the topic of commits, while there is only the first broker to put it on.
+        first.committed("nobody", "nothing", 1);
+        let others = [two_free_ports().0, two_free_ports().0].map(|port| (port, None));
+        for (port, _) in &others {
+            first.brokers = format!("{},127.0.0.1:{port}", first.brokers);
+        }
+        let mut cluster = Self { kafka: first, others: others.into() };
+        cluster.start_node(2);
+        cluster.start_node(3);
+        Some(cluster)
+    }
+
+    /// Starts node 2 or 3 (again).
+    pub fn start_node(&mut self, number: i32) {
+        let dir = self.kafka.dir.join(format!("node-{number}"));
+        let (port, node) = &mut self.others[number as usize - 2];
+        let mut started = Node::start(&dir, *port, self.kafka.controller, number).unwrap();
+        assert!(wait_ready(&format!("127.0.0.1:{port}"), &mut started.script), "node {number}");
+        *node = Some(started);
+    }
+
+    /// Ends node 2 or 3 and waits for its end.
+    pub fn end_node(&mut self, number: i32, signal: Signal) {
+        self.others[number as usize - 2].1.take().unwrap().stop(signal);
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for (_, node) in &mut self.others {
+            node.iter_mut().for_each(Node::end);
+        }
+        self.kafka.node.lock().unwrap_or_else(std::sync::PoisonError::into_inner).end();
     }
 }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-pub use broker::{Kafka, kafka};
+pub use broker::{Cluster, Kafka, kafka};
 pub use load::Load;
 pub use process::{Forebay, Run};
 pub use verify::{Format, Verdict, delivered};

@@ -28,7 +28,16 @@ impl Kafka {
 
     /// Makes a topic and returns when its partitions have a leader.
     pub fn create_topic(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        self.make(NewTopic::new(topic, partitions, TopicReplication::Fixed(1)), settings);
+    }
+
+    /// Makes a topic of one partition on these nodes; the first is to lead.
+    pub fn create_topic_on(&self, nodes: &[i32], topic: &str, settings: &[(&str, &str)]) {
+        self.make(NewTopic::new(topic, 1, TopicReplication::Variable(&[nodes])), settings);
+    }
+
+    fn make<'a>(&self, mut new: NewTopic<'a>, settings: &[(&'a str, &'a str)]) {
+        let (topic, partitions) = (new.name, new.num_partitions);
         for (key, value) in settings {
             new = new.set(key, value);
         }
@@ -44,6 +53,13 @@ impl Kafka {
             let led = parts.iter().filter(|p| p.leader() >= 0).count();
             (led == partitions as usize).then_some(())
         });
+    }
+
+    /// Leader and replicas in sync of partition 0.
+    pub fn leader(&self, topic: &str) -> Option<(i32, Vec<i32>)> {
+        let metadata = self.admin().inner().fetch_metadata(Some(topic), LIMIT).ok()?;
+        let partition = metadata.topics().first()?.partitions().first()?;
+        Some((partition.leader(), partition.isr().to_vec()))
     }
 
     /// Deletes a topic and returns when the broker no longer knows it.

@@ -21,7 +21,7 @@ fn wal(command: &str, dir: &Path) -> Value {
 type Gap = (String, i64, i64, i64, String);
 
 /// The gaps a log knows of. `wal status` and `wal check` have to say the same; the frames may be in retired segments.
-fn gaps(dir: &Path) -> Vec<Gap> {
+pub fn gaps(dir: &Path) -> Vec<Gap> {
     let status = wal("status", dir);
     let partitions = status["partitions"].as_array().unwrap().iter();
     let each =
@@ -52,7 +52,7 @@ fn row(partition: &Value, range: &Value, reason: &Value) -> Gap {
     (topic, number(&partition["partition"]), number(&range["first"]), number(&range["next"]), word.to_owned())
 }
 
-fn gap(topic: &str, partition: i64, first: i64, next: i64, word: &str) -> Gap {
+pub fn gap(topic: &str, partition: i64, first: i64, next: i64, word: &str) -> Gap {
     (topic.to_owned(), partition, first, next, word.to_owned())
 }
 
@@ -94,7 +94,7 @@ fn wait_state(process: &Forebay, topic: &str, state: &str) -> Value {
     })
 }
 
-fn wait_committed(kafka: &Kafka, group: &str, topic: &str, offsets: &[Option<i64>]) {
+pub fn wait_committed(kafka: &Kafka, group: &str, topic: &str, offsets: &[Option<i64>]) {
     wait_for("commits", LIMIT, || (kafka.committed(group, topic, offsets.len() as i32) == offsets).then_some(()));
 }
 

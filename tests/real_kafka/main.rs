@@ -11,6 +11,7 @@ mod common;
 mod consume;
 mod damage;
 mod direct;
+mod election;
 mod gap;
 mod heal;
 mod instances;

@@ -9,6 +9,7 @@ use crate::record::batch::HeaderRef;
 use rdkafka::bindings as rd;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::TopicPartitionList;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +78,16 @@ impl<C: ConsumerContext> FetchQueue<C> {
         // SAFETY: both queues are alive. What waits goes first, and from now on what arrives in `own` goes on to here.
         unsafe { rd::rd_kafka_queue_forward(own.queue.ptr, self.queue.ptr) }
         self.forward(topic, partition)
+    }
+}
+
+/// Sets the leader epochs of a list's entries, in their order; -1 is unknown.
+pub fn set_epochs(list: &mut TopicPartitionList, epochs: impl Iterator<Item = i32>) {
+    // SAFETY: the list is alive and ours alone.
+    let rd::rd_kafka_topic_partition_list_t { elems, cnt, .. } = unsafe { *list.ptr() };
+    for (at, epoch) in (0..usize::try_from(cnt).unwrap_or(0)).zip(epochs) {
+        // SAFETY: `elems` points to `cnt` entries, and nothing changes the list here.
+        unsafe { rd::rd_kafka_topic_partition_set_leader_epoch(elems.add(at), epoch) }
     }
 }
 

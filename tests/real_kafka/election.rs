@@ -1,0 +1,83 @@
+//! A leader that had not all records is elected: what was read and is no longer in Kafka is declared, exactly.
+
+use rustix::process::Signal;
+
+use crate::common::process::LIMIT;
+use crate::common::verify::lines;
+use crate::common::{Cluster, Format, Run, Scratch, unique, wait_for};
+use crate::gap::{gap, gaps, wait_committed};
+
+const MODES: [&str; 2] = ["receiver", "direct"];
+
+/// Ends the follower, writes `[100, 150)` to the leader alone; `meanwhile`; then ends the leader and brings the follower
+/// back, which writes other records from 100 on, up to 180.
+fn elect_one_with_less(cluster: &mut Cluster, topic: &str, meanwhile: impl FnOnce(&Cluster)) {
+    let leads = |cluster: &Cluster, leader: i32, replicas: usize| {
+        wait_for(&format!("leader {leader} of {replicas}"), LIMIT, || {
+            let (now, in_sync) = cluster.kafka.leader(topic)?;
+            (now == leader && in_sync.len() == replicas).then_some(())
+        });
+    };
+    let settings = [("unclean.leader.election.enable", "true"), ("min.insync.replicas", "1")];
+    cluster.kafka.create_topic_on(&[2, 3], topic, &settings);
+    leads(cluster, 2, 2);
+    cluster.kafka.fill(topic, 1, 0, 100, 100);
+    cluster.end_node(3, Signal::TERM);
+    leads(cluster, 2, 1);
+    cluster.kafka.fill(topic, 1, 100, 150, 100);
+    meanwhile(cluster);
+    cluster.end_node(2, Signal::KILL);
+    cluster.start_node(3);
+    leads(cluster, 3, 1);
+    cluster.kafka.fill(topic, 1, 100, 180, 50);
+}
+
+/// Offsets from 0 on, those below 150 as the first leader had them.
+fn assert_old_then_new(run: &Run, topic: &str) {
+    let found = lines(run.out(), topic, 0, Format::Jsonl);
+    let lengths: Vec<_> = found.iter().map(|line| (line.offset, line.value.as_deref().unwrap().len())).collect();
+    let expected: Vec<_> = (0..180).map(|offset| (offset, if offset < 150 { 100 } else { 50 })).collect();
+    assert_eq!(lengths, expected);
+}
+
+#[test]
+fn a_leader_that_had_less_is_a_gap_in_both_modes() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let topic = unique("election");
+    let scratch = Scratch::new("election");
+    let brokers = cluster.kafka.brokers().to_owned();
+    let run = |what: &str, mode: &str| {
+        let name = format!("{what}-{mode}");
+        Run::at(&brokers, &topic, &name, &scratch.join(&name)).short_session().set(&format!("mode={mode}"))
+    };
+    let watched = MODES.map(|mode| run("watched", mode).set("kafka.on_gap=skip"));
+    let stopped = MODES.map(|mode| run("stopped", mode));
+    let mut processes = Vec::new();
+    elect_one_with_less(&mut cluster, &topic, |cluster| {
+        for run in &stopped {
+            assert_eq!(run.drain().number("records"), 150);
+        }
+        processes = watched.iter().map(Run::spawn).collect();
+        for mode in MODES {
+            wait_committed(&cluster.kafka, &format!("watched-{mode}"), &topic, &[Some(150)]);
+        }
+    });
+    let declared = [gap(&topic, 0, 100, 150, "truncation")];
+    for ((run, mode), process) in watched.iter().zip(MODES).zip(processes) {
+        wait_committed(&cluster.kafka, &format!("watched-{mode}"), &topic, &[Some(180)]);
+        process.stop();
+        assert_eq!(gaps(run.wal()), declared, "{mode}");
+        assert_old_then_new(run, &topic);
+    }
+    for (run, mode) in stopped.iter().zip(MODES) {
+        for _ in 0..2 {
+            let failed = run.clone().exit_at_end().finish();
+            failed.expect(1);
+            failed.says("[100, 150)");
+        }
+        let run = run.clone().set("kafka.on_gap=skip");
+        assert_eq!(run.drain().number("records"), 30, "{mode}");
+        assert_eq!(gaps(run.wal()), declared, "{mode}");
+        assert_old_then_new(&run, &topic);
+    }
+}
