@@ -340,6 +340,7 @@ fn a_corrupt_block_stops_its_partition_alone_and_is_named() {
                 FeedItem::Block { block, .. } if block.header.partition == P => of_p += 1,
                 FeedItem::Block { .. } => of_q += 1,
                 FeedItem::Planned(block) => panic!("{:?} was never planned", block.header),
+                FeedItem::PassedOver(partition) => panic!("{partition:?} was not given up"),
                 FeedItem::Corrupt(block) => {
                     assert_eq!((block.partition, block.first, block.position), (P, 7, position));
                     corrupt += 1;

@@ -67,7 +67,7 @@ fn read(opened: &mut Opened) -> (Vec<i64>, Vec<i64>, Vec<Range>) {
                 of.push(offset);
             }
             FeedItem::Corrupt(c) => corrupt.push((c.partition, c.first, c.next)),
-            FeedItem::Planned(_) => panic!("nothing was planned"),
+            FeedItem::Planned(_) | FeedItem::PassedOver(_) => panic!("nothing was planned or given up"),
         }
     }
     (p, q, corrupt)

@@ -135,6 +135,7 @@ fn damage_some(sim: &Sim, dice: &mut Dice, count: usize) -> Vec<Found> {
 struct Taken {
     next: BTreeMap<Partition, i64>,
     corrupt: Vec<CorruptBlock>,
+    passed_over: Vec<Partition>,
 }
 
 impl Taken {
@@ -151,6 +152,7 @@ impl Taken {
                     count += 1;
                 }
                 FeedItem::Corrupt(block) => self.corrupt.push(block),
+                FeedItem::PassedOver(partition) => self.passed_over.push(partition),
                 FeedItem::Planned(block) => panic!("{:?} was never planned", block.header),
             }
         }
@@ -223,6 +225,29 @@ fn a_partition_goes_on_without_a_restart_once_its_block_is_repaired() {
         assert!(taken.corrupt.is_empty());
         log.close().unwrap();
     }
+}
+
+#[test]
+fn a_partition_goes_on_behind_a_damaged_block_that_was_given_up() {
+    let sim = logged(6);
+    let found = *places(&sim).iter().find(|found| found.0 == P && found.1 == 7).unwrap();
+    damage(&sim, &found, 800);
+    let Opened { log, mut feed, .. } = start(&sim);
+    let mut taken = Taken::default();
+    taken.take(&mut feed);
+    assert_eq!(taken.next[&P], 7 * RECORDS);
+    let damaged = taken.corrupt.pop().unwrap();
+    let disowned = Entry::Disowned { partition: P, tenure: 1, first: damaged.first, next: damaged.next };
+    assert!(!log.is_settled(&damaged));
+    log.append_synced(vec![disowned]).unwrap();
+    assert!(log.is_settled(&damaged));
+    log.repairs().forget(&damaged);
+    taken.next.insert(P, damaged.next);
+    taken.take(&mut feed);
+    taken.expect_all();
+    assert_eq!((taken.passed_over, taken.corrupt), (vec![P], vec![]));
+    assert!(!log.repairs().want(&damaged) && log.repairs().open().is_empty());
+    log.close().unwrap();
 }
 
 #[test]

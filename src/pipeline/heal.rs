@@ -78,12 +78,14 @@ impl Healer {
         let (mut tidied, mut paused) = (Instant::now(), None::<Instant>);
         while !stop.load(Ordering::Acquire) {
             let mut silent: Option<String> = None;
-            for open in self.log.repairs().wanted() {
+            for open in self.log.repairs().open() {
                 if stop.load(Ordering::Acquire) {
                     return Ok(());
                 }
                 if self.log.is_settled(&open.block) {
                     self.log.repairs().forget(&open.block);
+                } else if matches!(open.attempt, Attempt::Never(_)) {
+                    // A person has to decide, or the block is given up with its tenure.
                 } else if let Some(why) = &silent {
                     // Who did not answer once is not asked again: each question takes its time.
                     self.log.repairs().note(&open.block, Attempt::Later(why.clone()));

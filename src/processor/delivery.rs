@@ -219,13 +219,20 @@ impl Delivery {
         match item {
             FeedItem::Block { lsn, block } => {
                 let header = block.header;
-                self.go_on(header.partition);
-                self.settle(lsn, header, Some(block))
+                let lane = self.go_on(header.partition);
+                lane.taken = lsn;
+                self.settle(lsn, header, Some(block))?;
+                self.lane(header.partition).note_judged();
+                Ok(())
             }
             FeedItem::Planned(block) => {
                 let header = block.header;
                 self.lane(header.partition);
                 self.settle(PLANNED, header, Some(block))
+            }
+            FeedItem::PassedOver(partition) => {
+                self.go_on(partition);
+                Ok(())
             }
             FeedItem::Corrupt(damage) => {
                 self.stop_lane(damage.partition, &damage.to_string());
@@ -245,7 +252,7 @@ impl Delivery {
         }
     }
 
-    /// The partition's lane; a block of it comes, so damage that stopped it is repaired.
+    /// The partition's lane; it goes on, so damage that stopped it is repaired or needed by nobody any more.
     fn go_on(&mut self, partition: Partition) -> &mut Lane {
         let lane = self.lane(partition);
         if std::mem::take(&mut lane.stopped) {
@@ -263,7 +270,7 @@ impl Delivery {
             let topic = topics.get(partition.topic);
             let (topic, incarnation) = topic.map_or((String::new(), 0), |topic| (topic.name, topic.incarnation));
             let source = Source { partition, topic, incarnation };
-            Lane { source, marks, delivered, waiting: VecDeque::new(), stopped: false, held: None }
+            Lane { source, marks, delivered, taken: 0, waiting: VecDeque::new(), stopped: false, held: None }
         })
     }
 

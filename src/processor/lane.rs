@@ -14,6 +14,8 @@ pub(super) struct Lane {
     pub source: Source,
     pub marks: Arc<PartitionMarks>,
     pub delivered: i64,
+    /// The last block that came out of the feed.
+    pub taken: Lsn,
     /// Blocks in doubt, in order; without a payload once the budget is used up.
     pub waiting: VecDeque<(Lsn, BlockHeader, Option<Block>)>,
     /// Damage stopped it: nothing comes until it is repaired.
@@ -26,6 +28,12 @@ pub(super) struct Lane {
 pub(super) const PLANNED: Lsn = 0;
 
 impl Lane {
+    /// Tells the log which blocks may still have to be judged.
+    pub fn note_judged(&self) {
+        let first = self.waiting.iter().map(|(lsn, ..)| *lsn).find(|lsn| *lsn != PLANNED);
+        self.marks.judged_through(first.map_or(self.taken, |lsn| lsn - 1));
+    }
+
     /// A block has ended its way, with a durable receipt or without delivery.
     pub fn landed(&self, lsn: Lsn) {
         if lsn == PLANNED {

@@ -2,7 +2,7 @@
 
 use super::delivery::{Delivery, DeliveryError};
 use super::fence::Verdict;
-use super::lane::{straddles, verdict};
+use super::lane::{Lane, straddles, verdict};
 use crate::record::{Block, BlockHeader, Lsn};
 use std::time::Instant;
 
@@ -52,6 +52,7 @@ impl Delivery {
             }
         }
         self.wait_again(unread);
+        self.lanes.values().for_each(Lane::note_judged);
         Ok(())
     }
 

@@ -292,6 +292,11 @@ impl Receiver<'_> {
     /// Gives one partition's position up and opens it again: its offsets are out of Kafka's range, or it is another
     /// topic by now.
     pub fn reopen(&mut self, lane: usize) -> Result<(), ReceiverError> {
+        self.put_off(lane, "its position was lost; asking Kafka again".to_string(), For::Moment)
+    }
+
+    /// Gives one partition's position up for now.
+    pub(super) fn put_off(&mut self, lane: usize, why: String, waits: For) -> Result<(), ReceiverError> {
         let Lane { named, slot, seen_end, .. } = &self.lanes[lane];
         // If the topic is another one by now, nobody can tell any more where the old one ended.
         self.shared.gaps.saw_end(slot.partition, *seen_end);
@@ -299,7 +304,7 @@ impl Receiver<'_> {
         self.let_go(std::slice::from_ref(&named))?;
         self.out_of_turn = true;
         self.member.unassign(std::slice::from_ref(&named))?;
-        self.assigning.put(named, "its position was lost; asking Kafka again".to_string(), For::Moment);
+        self.assigning.put(named, why, waits);
         Ok(())
     }
 

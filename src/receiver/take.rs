@@ -2,6 +2,7 @@
 
 use super::assign::ASK;
 use super::epoch::Check;
+use super::late::For;
 use super::plan::empty_block;
 use super::poll::{Lane, Receiver};
 use super::slot::Taken;
@@ -18,6 +19,13 @@ use std::time::{Duration, Instant};
 
 /// A block is closed at this age when the log has nothing else to do.
 const EARLY: Duration = Duration::from_millis(1);
+
+/// Errors of librdkafka about the bytes of a batch. It passes over the batch, and what it says of the partition until it
+/// is told where to fetch again can be anything.
+fn is_damage(error: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(error, Code::BadMessage | Code::BadCompression | Code::NotImplemented)
+}
 
 impl Receiver<'_> {
     /// Takes what was fetched; returns records and bytes of payload.
@@ -151,7 +159,14 @@ impl Receiver<'_> {
             return self.truncated(lane, end);
         }
         if super::assign::position_is_lost(error) {
-            self.reopen(lane)?;
+            return self.reopen(lane);
+        }
+        if is_damage(error) {
+            let why = format!(
+                "what Kafka has from offset {} on can't be read ({text}); it is fetched again every few seconds",
+                self.lanes[lane].slot.next
+            );
+            return self.put_off(lane, why, For::Person);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The way back to a damaged block: what the feed left out of one partition, from the damage to where it is now.
 //!
-//! Promises: blocks of the partition come in the order of the log, none twice, none past a block that is not repaired.
+//! Promises: blocks of the partition come in the order of the log, none twice, none past a block that is not repaired and
+//! still needed.
 
 use super::catalogue::Location;
 use super::error::WalError;
@@ -63,6 +64,10 @@ impl Detour {
     /// One step; gives the next block of the partition if there is one. The feed has come through `passed`.
     pub fn walk(&mut self, reader: &Reader, passed: Lsn) -> Result<Option<FeedItem>, WalError> {
         if let Some(damaged) = self.damaged.front() {
+            if reader.repairs.is_moot(damaged) {
+                self.damaged.pop_front();
+                return Ok(Some(FeedItem::PassedOver(self.partition)));
+            }
             let found = reader.repairs.find(damaged);
             if found.is_none() {
                 reader.repairs.want(damaged);

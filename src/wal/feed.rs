@@ -36,6 +36,8 @@ pub enum FeedItem {
     /// An acknowledged block that can't be read. Nothing later of its partition is handed out until it is repaired; then
     /// it comes as a [`FeedItem::Block`].
     Corrupt(CorruptBlock),
+    /// A corrupt block of this partition is needed by nobody any more; the partition goes on behind it.
+    PassedOver(Partition),
 }
 
 /// Reads durable blocks. One owner; blocks at most as long as it is told.
@@ -180,7 +182,7 @@ impl Feed {
                 Some(detour) => detour.hold(block),
                 None => self.ready.push_back(FeedItem::Planned(block)),
             },
-            FeedItem::Corrupt(_) => self.ready.push_back(item),
+            FeedItem::Corrupt(_) | FeedItem::PassedOver(_) => self.ready.push_back(item),
         }
     }
 
@@ -265,8 +267,8 @@ impl Feed {
                 if let Some(detour) = self.detours.get_mut(&partition) {
                     detour.also(damaged);
                 }
-            } else if self.detours.contains_key(&partition) {
-                // It will be met on the detour.
+            } else if self.detours.contains_key(&partition) || self.reader.repairs.is_moot(&damaged) {
+                // It will be met on the detour, or is needed by nobody.
             } else if let Some(block) = self.reader.repairs.find(&damaged) {
                 self.admit(FeedItem::Block { lsn: damaged.lsn, block });
             } else {

@@ -1,9 +1,9 @@
 //! Watermarks per partition, for all who need a number without asking the log's thread.
 
 use super::format::state::{Disowned, NO_OFFSET, State};
-use crate::record::Partition;
+use crate::record::{Lsn, Partition};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The watermarks of one partition; -1 where there is none yet. Written by the log's thread after each sync.
@@ -17,6 +17,7 @@ pub struct PartitionMarks {
     pub delivered: AtomicI64,
     /// Planned blocks on their way to the sink: counted up by the log, down by the delivery.
     pub in_flight: AtomicI64,
+    judged: AtomicU64,
     disowned: Mutex<Vec<Disowned>>,
 }
 
@@ -28,6 +29,7 @@ impl Default for PartitionMarks {
             acked: none(),
             delivered: none(),
             in_flight: AtomicI64::new(0),
+            judged: AtomicU64::new(0),
             disowned: Mutex::default(),
         }
     }
@@ -49,6 +51,12 @@ impl PartitionMarks {
         self.delivered.load(Ordering::Acquire)
     }
 
+    /// Whoever takes the partition's blocks out of the feed has made up its mind about all up to this LSN. Until then what
+    /// was given up of them stays in [`PartitionMarks::disowned`], also when their segments are retired.
+    pub fn judged_through(&self, lsn: Lsn) {
+        self.judged.store(lsn, Ordering::Release);
+    }
+
     /// What was durably given up.
     pub fn disowned(&self) -> Vec<Disowned> {
         self.disowned.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -61,8 +69,12 @@ impl PartitionMarks {
             self.acked.fetch_max(known.acked, Ordering::AcqRel);
             self.delivered.store(known.delivered(), Ordering::Release);
             let mut disowned = self.disowned.lock().unwrap_or_else(PoisonError::into_inner);
-            if *disowned != known.disowned {
-                disowned.clone_from(&known.disowned);
+            let judged = self.judged.load(Ordering::Acquire);
+            disowned.retain(|range| range.lsn > judged || known.disowned.contains(range));
+            for range in &known.disowned {
+                if !disowned.contains(range) {
+                    disowned.push(*range);
+                }
             }
         }
     }
@@ -98,6 +110,36 @@ impl Marks {
         let mut marks = self.lock();
         for partition in partitions {
             marks.entry(partition).or_default().set(state, partition);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::Entry;
+
+    const P: Partition = Partition { topic: 1, number: 0 };
+
+    #[test]
+    fn what_was_given_up_is_known_until_the_blocks_before_it_are_judged() {
+        let mut state = State::default();
+        let owned = |tenure| Entry::Owned { partition: P, tenure, first: 0, next: 0, acked_entries: String::new() };
+        state.apply(1, &owned(1)).unwrap();
+        state.apply(3, &Entry::Disowned { partition: P, tenure: 1, first: 0, next: 10 }).unwrap();
+        let marks = Marks::new(&state);
+        let known = || marks.of(P).disowned().iter().map(|range| range.lsn).collect::<Vec<_>>();
+        marks.of(P).judged_through(1);
+        state.apply(4, &Entry::RetiredBelow { segment: 2, lsn: 4 }).unwrap();
+        assert!(state.partitions[&P].disowned.is_empty());
+        marks.update(&state, [P].into_iter());
+        assert_eq!(known(), [3], "a block at 2 may still wait somewhere");
+        state.apply(5, &owned(2)).unwrap();
+        state.apply(7, &Entry::Disowned { partition: P, tenure: 2, first: 0, next: 5 }).unwrap();
+        marks.of(P).judged_through(6);
+        for _ in 0..2 {
+            marks.update(&state, [P].into_iter());
+            assert_eq!(known(), [7]);
         }
     }
 }

@@ -176,6 +176,11 @@ impl Rack {
             shelf.made += 1;
             shelf.made
         };
+        // Not even begun: zeros would be written and removed again, over and over.
+        if self.storage.free_bytes(&self.dir)? < self.segment_bytes {
+            self.shelf().short = true;
+            return Ok(false);
+        }
         let made = self.make(&format!("new-{number}"), self.segment_bytes, pause)?;
         let is_made = made.is_some();
         match made {

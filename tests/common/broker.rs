@@ -156,6 +156,11 @@ impl Kafka {
         &self.brokers
     }
 
+    /// The file of a partition's first records.
+    pub fn first_segment(&self, topic: &str, partition: i32) -> PathBuf {
+        self.dir.join(format!("data/{topic}-{partition}/00000000000000000000.log"))
+    }
+
     /// A client configuration for this broker that keeps quiet.
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();

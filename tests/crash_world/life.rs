@@ -264,6 +264,9 @@ impl Life {
                 FeedItem::Planned(block) => {
                     return Err(End::Violation(format!("{:?} was never planned", block.header)));
                 }
+                FeedItem::PassedOver(partition) => {
+                    return Err(End::Violation(format!("passed over something of {partition:?}")));
+                }
                 FeedItem::Corrupt(corrupt) => return Err(End::Violation(format!("handed out {corrupt}"))),
             }
         }

@@ -156,3 +156,40 @@ fn topics_by_pattern() {
         delivered(&[run.out()], &format!("{base}.{name}"), 1, 100, Format::Jsonl).expect_once();
     }
 }
+
+/// What the broker has on its disk is damaged: nothing is passed over, the partition is held with its offset, the others
+/// go on, and once the batch is whole again (a replica took over, a backup came back) so does this one.
+#[test]
+fn a_batch_that_kafka_damaged_is_held_and_not_passed_over() {
+    use std::os::unix::fs::FileExt;
+    let Some(kafka) = kafka() else { return };
+    for mode in ["receiver", "direct"] {
+        let scratch = Scratch::new("bad-batch");
+        let (topic, group) = (unique("bad-batch"), unique("group"));
+        kafka.create_topic(&topic, 2, &[]);
+        for round in 0..20 {
+            kafka.fill(&topic, 2, round * 50, (round + 1) * 50, 100);
+        }
+        let file = std::fs::File::options().read(true).write(true).open(kafka.first_segment(&topic, 0)).unwrap();
+        let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        let half = bytes.len() / 2;
+        let at = half + bytes[half..].windows(8).position(|word| word == b"xxxxxxxx").unwrap();
+        file.write_all_at(b"y", at as u64).unwrap();
+        let run = Run::new(kafka, &topic, &group, scratch.path()).short_session().set(&format!("mode={mode}"));
+        let process = run.spawn();
+        process.wait_says("can't be read");
+        let status = wait_for("held partition", LIMIT, || {
+            let status = process.status();
+            status.to_string().contains("can't be read").then_some(status)
+        });
+        wait_for("other partition", LIMIT, || (kafka.committed(&group, &topic, 2)[1] == Some(1000)).then_some(()));
+        let held = kafka.committed(&group, &topic, 1)[0].unwrap();
+        assert!((400..600).contains(&held) && held % 50 == 0, "{held}");
+        assert!(status.to_string().contains(&format!("from offset {held} on")), "{status}");
+        file.write_all_at(b"x", at as u64).unwrap();
+        wait_for("all", LIMIT, || (kafka.committed(&group, &topic, 1) == [Some(1000)]).then_some(()));
+        process.stop();
+        assert_same_as_plain_consumer(kafka, &run, &topic, 2);
+    }
+}

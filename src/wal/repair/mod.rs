@@ -16,7 +16,7 @@ use crate::record::Block;
 use accept::Refusal;
 use files::{Kept, Place};
 use format::Target;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,6 +90,8 @@ pub struct Repairs {
 struct Room {
     kept: BTreeMap<Place, Kept>,
     open: BTreeMap<Place, Open>,
+    /// Damaged blocks that nobody needs any more.
+    moot: BTreeSet<Place>,
 }
 
 fn place(block: &CorruptBlock) -> Place {
@@ -100,7 +102,7 @@ impl Repairs {
     /// Those of the log in `dir`, with these files known to verify.
     pub fn new(storage: Arc<dyn Storage>, dir: &Path, wal_id: u128, kept: Vec<Kept>) -> Self {
         let kept = kept.into_iter().map(|kept| ((kept.target.segment, kept.header.lsn), kept)).collect();
-        let room = Mutex::new(Room { kept, open: BTreeMap::new() });
+        let room = Mutex::new(Room { kept, ..Room::default() });
         Self { storage, dir: dir.to_path_buf(), wal_id, room, changes: AtomicU64::new(0) }
     }
 
@@ -127,11 +129,12 @@ impl Repairs {
         self.room().kept.get(&place(block)).is_some_and(|kept| kept.mends(block))
     }
 
-    /// Notes a damaged block that is needed. True if it was not known.
+    /// Notes a damaged block that is needed. True if it was not known, and nobody has said that it is not needed.
     pub fn want(&self, block: &CorruptBlock) -> bool {
         let mut room = self.room();
         let at = place(block);
-        if room.kept.get(&at).is_some_and(|kept| kept.mends(block)) || room.open.contains_key(&at) {
+        let is_mended = room.kept.get(&at).is_some_and(|kept| kept.mends(block));
+        if is_mended || room.open.contains_key(&at) || room.moot.contains(&at) {
             return false;
         }
         room.open.insert(at, Open { block: block.clone(), attempt: Attempt::New });
@@ -154,9 +157,18 @@ impl Repairs {
         self.room().open.values().any(|open| open.attempt == Attempt::New)
     }
 
-    /// Forgets a damaged block that nobody needs any more.
+    /// Nobody needs the damaged block any more: the feed goes on behind it.
     pub fn forget(&self, block: &CorruptBlock) {
-        self.room().open.remove(&place(block));
+        let mut room = self.room();
+        room.open.remove(&place(block));
+        room.moot.insert(place(block));
+        drop(room);
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// True if it was said that nobody needs the block.
+    pub fn is_moot(&self, block: &CorruptBlock) -> bool {
+        self.room().moot.contains(&place(block))
     }
 
     /// Notes how an attempt at a repair ended; true if that was not known.
@@ -187,7 +199,7 @@ impl Repairs {
         Ok(bytes)
     }
 
-    /// Grows whenever a block was repaired.
+    /// Grows whenever a block was repaired or forgotten.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
@@ -198,6 +210,7 @@ impl Repairs {
         let later = room.kept.split_off(&(below, 0));
         let gone = std::mem::replace(&mut room.kept, later);
         room.open = room.open.split_off(&(below, 0));
+        room.moot = room.moot.split_off(&(below, 0));
         drop(room);
         let names: Vec<String> = gone.values().map(Kept::name).collect();
         files::remove(self.storage.as_ref(), &self.dir, names.iter())?;
