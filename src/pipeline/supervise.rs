@@ -159,9 +159,12 @@ impl Running {
     }
 
     fn has_reached_end(&self) -> bool {
-        let views = self.shared.views.all();
+        !self.log.repairs().has_untried() && self.shared.views.look(|views| self.is_all_taken(views))
+    }
+
+    fn is_all_taken(&self, views: &[View]) -> bool {
         let done = |view: &View| view.joined && view.at_end && view.settled && view.waiting.is_empty();
-        if !views.iter().all(done) || self.log.repairs().has_untried() {
+        if !views.iter().all(done) {
             return false;
         }
         let each = |view: &View| view.partitions.len() + view.parked.len() + view.held.len();

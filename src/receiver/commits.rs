@@ -8,7 +8,7 @@ use super::{ReceiverError, owners::Owners};
 use crate::kafka::consumer::Named;
 use crate::kafka::ffi::commit::{Offer, Outcome};
 use crate::kafka::tenure::{Answer, Commit, Frame, Reply, Standing};
-use crate::record::Partition;
+use crate::record::{Lsn, Partition};
 use rdkafka::error::RDKafkaErrorCode;
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 const APART: Duration = Duration::from_millis(1);
 /// The same when each would cover many records: then a commit more costs more than it saves in delay.
 const APART_BUSY: Duration = Duration::from_millis(25);
-/// The same after a refusal.
+/// All partitions are looked through when the log made something durable, and otherwise this often.
+const LOOK: Duration = Duration::from_millis(10);
+/// Commits are this far apart after a refusal.
 const APART_REFUSED: Duration = Duration::from_millis(250);
 /// Records behind one commit that count as many.
 const MANY: i64 = 10_000;
@@ -32,6 +34,10 @@ pub(super) struct Commits {
     noted: i64,
     /// The last answer was a refusal.
     refused: bool,
+    /// Something may be due since the partitions were last looked through.
+    news: bool,
+    /// When that was, and what was durable then.
+    looked: (Instant, Lsn),
     /// Commits are stopped until the member has left and joined anew.
     pub rejoin: bool,
 }
@@ -43,7 +49,17 @@ struct InFlight {
 
 impl Commits {
     pub fn new(now: Instant) -> Self {
-        Self { in_flight: None, next_id: 1, last_sent: now, noted: 0, refused: false, rejoin: false }
+        let looked = (now, 0);
+        Self {
+            in_flight: None,
+            next_id: 1,
+            last_sent: now,
+            noted: 0,
+            refused: false,
+            news: true,
+            looked,
+            rejoin: false,
+        }
     }
 
     pub fn is_idle(&self) -> bool {
@@ -61,17 +77,23 @@ impl Receiver<'_> {
         while let Some(outcome) = self.member.commit_result(Duration::ZERO) {
             self.answered(&outcome)?;
         }
-        self.note_durable();
+        // With many partitions a look at all of them costs more than most rounds.
+        let durable = self.shared.log.durable_lsn();
+        if durable != self.commits.looked.1 || self.commits.looked.0.elapsed() >= LOOK {
+            (self.commits.looked, self.commits.news) = ((Instant::now(), durable), true);
+            self.note_durable();
+        }
         let busy = if self.commits.noted >= MANY { APART_BUSY } else { APART };
         let apart = if self.commits.refused { APART_REFUSED } else { busy };
-        if self.commits.in_flight.is_none() && self.commits.last_sent.elapsed() >= apart {
+        if self.commits.news && self.commits.in_flight.is_none() && self.commits.last_sent.elapsed() >= apart {
+            self.commits.news = false;
             self.send_due();
         }
         Ok(())
     }
 
     /// Tells the protocol what became durable.
-    pub fn note_durable(&mut self) {
+    fn note_durable(&mut self) {
         let mut owners = self.shared.owners.lock().unwrap_or_else(PoisonError::into_inner);
         for lane in &mut self.lanes {
             let durable = lane.marks.durable.load(Ordering::Acquire);
@@ -156,6 +178,7 @@ impl Receiver<'_> {
         let Some(in_flight) = self.commits.in_flight.take_if(|in_flight| in_flight.id == outcome.id) else {
             return Ok(());
         };
+        self.commits.news = true;
         for (named, partition, tenure, next) in in_flight.orders {
             let of_it = outcome.partitions.iter().find(|(topic, number, _)| (topic, *number) == (&named.0, named.1));
             // A partition the answer does not mention has no answer.

@@ -75,10 +75,11 @@ impl Lookout<'_> {
 
     /// Open partitions with records that were not read, and the next offset to read.
     fn lagging(&self) -> BTreeMap<Named, i64> {
-        let views = self.shared.views.all();
-        let open = views.into_iter().flat_map(|view| view.partitions);
-        let lagging = open.filter(|(_, _, next, end)| end.is_none_or(|end| *next < end));
-        lagging.map(|(topic, partition, next, _)| ((topic, partition), next)).collect()
+        self.shared.views.look(|views| {
+            let open = views.iter().flat_map(|view| &view.partitions);
+            let lagging = open.filter(|(_, _, next, end)| end.is_none_or(|end| *next < end));
+            lagging.map(|(topic, partition, next, _)| ((topic.clone(), *partition), *next)).collect()
+        })
     }
 
     fn ask(&mut self, named: &Named) -> Option<i64> {

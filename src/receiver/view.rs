@@ -72,6 +72,11 @@ impl Views {
         change(&mut all[receiver]);
     }
 
+    /// Looks at all; receivers wait meanwhile.
+    pub fn look<T>(&self, at: impl FnOnce(&[View]) -> T) -> T {
+        at(&self.all.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// A copy of all.
     pub fn all(&self) -> Vec<View> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()

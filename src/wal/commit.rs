@@ -332,8 +332,9 @@ impl Worker {
 /// These entries are durable: tell everyone.
 fn publish(writer: &Writer, entries: &[Entry], queue: &mut Queue, shared: &Shared) {
     let durable = writer.durable_lsn();
-    shared.durable.store(durable, Ordering::Release);
+    // Who sees the LSN finds the marks of what it made durable.
     shared.marks.update(writer.state(), entries.iter().filter_map(Entry::partition));
+    shared.durable.store(durable, Ordering::Release);
     let blocks = entries.iter().zip(writer.locations()).filter_map(|(entry, at)| match entry {
         Entry::Block(block) => Some((at, block)),
         _ => None,
