@@ -348,7 +348,7 @@ pub fn set_fetching(config: &mut ClientConfig, queue_bytes: usize) {
         .set("check.crcs", "true")
         .set("queued.max.messages.kbytes", (queue_bytes / 1024).max(1).to_string())
         // Small messages take several times their size in memory while they are queued.
-        .set("queued.min.messages", "20000")
+        .set("queued.min.messages", "10000")
         // librdkafka looks again only after a second when a queue was full.
         .set("fetch.queue.backoff.ms", "2");
 }
