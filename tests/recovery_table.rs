@@ -326,3 +326,37 @@ fn the_header_of_a_torn_frame_witnesses_what_was_synced_before_it() {
     let overview = inspect(&sim, Path::new(DIR)).unwrap();
     assert!(overview.is_damaged(), "an acknowledged block was taken for a torn tail: {:?}", overview.findings);
 }
+
+/// A start fails at one of its operations, and a failed sync lies: the next process finds everything as it was in memory.
+/// What it builds upon must be there after a power cut.
+#[test]
+fn what_a_failed_start_left_is_nothing_to_build_upon() {
+    let mut failed = 0;
+    for seed in 0..8 {
+        for at in 0..30 {
+            let sim = Sim::new(seed);
+            log_on(&sim, false);
+            let sim = sim.kill();
+            // So much is copied into the next segment that it is not replaced by the start after it.
+            let mut log = start(&sim, 2).unwrap();
+            let next = log.writer.state().partitions[&P].admitted;
+            log.writer.append(&[block(next, 18_000), block(next + 1, 18_000)]).unwrap();
+            drop(log);
+            let sim = sim.kill();
+            sim.fail_at(at);
+            if start(&sim, 3).is_ok() {
+                continue;
+            }
+            failed += 1;
+            let sim = sim.kill();
+            let mut log = start(&sim, 4).unwrap();
+            let next = log.writer.state().partitions[&P].admitted;
+            log.writer.append(&[block(next, 100)]).unwrap();
+            for cut in 0..4 {
+                let again = start(&sim.crash(cut), 5).unwrap_or_else(|e| panic!("seed {seed}, operation {at}: {e}"));
+                assert_eq!(again.writer.state().partitions[&P].admitted, next + 1, "seed {seed}, operation {at}");
+            }
+        }
+    }
+    assert!(failed > 50, "{failed}");
+}

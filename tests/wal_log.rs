@@ -11,7 +11,7 @@ use forebay::io::disk::Disk;
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
 use forebay::record::batch::payload_crc;
-use forebay::record::{Block, Partition, TopicId};
+use forebay::record::{Block, BlockHeader, Partition, TopicId};
 use forebay::wal::inspect::{Dumped, dump, inspect};
 use forebay::wal::{Entry, ErrorClass, Feed, FeedItem, Log, Opened, Options, WalError, open};
 use std::path::Path;
@@ -147,6 +147,45 @@ fn a_backlog_beyond_the_budget_is_read_back_and_memory_stays_bounded() {
     assert_eq!(read.iter().map(|b| b.header.first).collect::<Vec<_>>(), (100..110).collect::<Vec<_>>());
     assert!(matches!(log.read_blocks(P, 100, 400), Err(WalError::NotKept { .. })));
     log.close().unwrap();
+}
+
+#[test]
+fn blocks_are_read_again_across_what_was_disowned_owned_elsewhere_or_truncated() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |tenure, first, bytes| {
+        let Entry::Block(Block { header, payload }) = block(P, first, bytes) else { panic!() };
+        Entry::Block(Block { header: BlockHeader { tenure, ..header }, payload })
+    };
+    let opens = |tenure, first| Entry::Owned { partition: P, tenure, first, next: first, acked_entries: String::new() };
+    let truncated =
+        Entry::Gap { partition: P, tenure: 2, first: 32, next: 35, reason: "truncation: a leader had less".into() };
+    // In one segment, and over several: of sealed ones only those with blocks of the range are looked at first.
+    for bytes in [100, 9000] {
+        let dir = dir.path().join(bytes.to_string());
+        let opened = start(&real(), options(&dir));
+        let mut log = opened.log;
+        log.append_synced(vec![opens(1, 0)]).unwrap();
+        log.append_synced((0..10).map(|first| of(1, first, bytes)).collect()).unwrap();
+        let disowned = Entry::Disowned { partition: P, tenure: 1, first: 8, next: 10 };
+        log.append_synced(vec![disowned]).unwrap();
+        log.append_synced(vec![owned(Q)]).unwrap();
+        log.append_synced((0..20).map(|first| block(Q, first, bytes)).collect()).unwrap();
+        log.append_synced(vec![opens(2, 30)]).unwrap();
+        log.append_synced((30..35).map(|first| of(2, first, bytes)).collect()).unwrap();
+        log.append_synced(vec![truncated.clone()]).unwrap();
+        log.append_synced((35..40).map(|first| of(2, first, bytes)).collect()).unwrap();
+        for _ in 0..2 {
+            let firsts = |first, next| {
+                log.read_blocks(P, first, next).map(|read| read.iter().map(|b| b.header.first).collect::<Vec<_>>())
+            };
+            assert_eq!(firsts(5, 40).unwrap(), [5, 6, 7, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39], "{bytes}");
+            assert_eq!(firsts(33, 34).unwrap(), [33]);
+            assert!(matches!(firsts(5, 41), Err(WalError::NotKept { .. })));
+            log.clone().close().unwrap();
+            log = start(&real(), options(&dir)).log;
+        }
+        log.close().unwrap();
+    }
 }
 
 #[test]

@@ -251,6 +251,27 @@ fn a_partition_goes_on_behind_a_damaged_block_that_was_given_up() {
 }
 
 #[test]
+fn a_partition_that_goes_on_to_the_next_damaged_block_says_that_it_stands_there() {
+    let sim = logged(6);
+    for number in [7, 9] {
+        let found = *places(&sim).iter().find(|found| found.0 == P && found.1 == number).unwrap();
+        damage(&sim, &found, 800);
+    }
+    let Opened { log, mut feed, .. } = start(&sim);
+    let mut taken = Taken::default();
+    taken.take(&mut feed);
+    let seventh = taken.corrupt.pop().unwrap();
+    log.keep_repair(&seventh, &again(&seventh)).unwrap();
+    taken.take(&mut feed);
+    let ninth = taken.corrupt.pop().unwrap();
+    assert_eq!((ninth.first, taken.next[&P], taken.corrupt.len()), (9 * RECORDS, 9 * RECORDS, 0));
+    log.keep_repair(&ninth, &again(&ninth)).unwrap();
+    taken.take(&mut feed);
+    taken.expect_all();
+    log.close().unwrap();
+}
+
+#[test]
 fn many_damaged_blocks_come_in_order_and_once_whatever_is_repaired_first() {
     for seed in 0..40 {
         let mut dice = Dice(seed);

@@ -78,18 +78,24 @@ impl Healer {
         let (mut tidied, mut paused) = (Instant::now(), None::<Instant>);
         while !stop.load(Ordering::Acquire) {
             let mut silent: Option<String> = None;
+            let tidies = tidied.elapsed() >= TIDY;
             for open in self.log.repairs().open() {
                 if stop.load(Ordering::Acquire) {
                     return Ok(());
                 }
+                // What can't be repaired waits for a person, or for its tenure to be given up.
+                let is_given_up = matches!(open.attempt, Attempt::Never(_));
+                if is_given_up && !tidies {
+                    continue;
+                }
                 if self.log.is_settled(&open.block) {
                     self.log.repairs().forget(&open.block);
-                } else if matches!(open.attempt, Attempt::Never(_)) {
-                    // A person has to decide, or the block is given up with its tenure.
-                } else if let Some(why) = &silent {
+                } else if let Some(why) = silent.as_ref().filter(|_| !is_given_up) {
                     // Who did not answer once is not asked again: each question takes its time.
                     self.log.repairs().note(&open.block, Attempt::Later(why.clone()));
-                } else if open.attempt == Attempt::New || paused.is_none_or(|since| since.elapsed() >= PAUSE) {
+                } else if !is_given_up
+                    && (open.attempt == Attempt::New || paused.is_none_or(|since| since.elapsed() >= PAUSE))
+                {
                     silent = self.heal(&mut client, &open)?;
                 }
             }
@@ -97,7 +103,7 @@ impl Healer {
                 if silent.is_some() { Some(Instant::now()) } else { paused.filter(|since| since.elapsed() < PAUSE) };
             let counts = self.log.repairs().counts();
             self.metrics.wal_damaged_blocks.set((counts.waiting + counts.given_up) as i64);
-            if tidied.elapsed() >= TIDY {
+            if tidies {
                 tidied = Instant::now();
                 self.log.retire_repairs()?;
             }

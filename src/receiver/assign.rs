@@ -29,8 +29,8 @@ pub(super) struct Candidate {
     ticket: Ticket,
     /// Where the log ended when it was assigned, if it knew the partition.
     pub logged: Option<i64>,
-    /// The leader epoch in the group's commit, -1 when unknown.
-    epoch: i32,
+    /// The group's commit and its leader epoch, -1 when unknown.
+    commit: (i64, i32),
 }
 
 /// Errors after which librdkafka fetches nothing until the partition is assigned anew.
@@ -100,8 +100,7 @@ impl Receiver<'_> {
                 .iter()
                 .find(|entry| (&entry.topic, entry.partition) == (&candidate.named.0, candidate.named.1));
             let read = of_it.map_or(Committed::None, |entry| Committed::read(entry.offset, &entry.metadata));
-            let epoch = of_it.filter(|entry| entry.offset.is_some()).map(|entry| entry.leader_epoch);
-            candidate.epoch = epoch.unwrap_or(-1);
+            candidate.commit = of_it.and_then(|entry| Some((entry.offset?, entry.leader_epoch))).unwrap_or((-1, -1));
             if let Some(tenure) = self.decide(&candidate, &read, checked)? {
                 opened.push((candidate, tenure));
             }
@@ -136,7 +135,7 @@ impl Receiver<'_> {
                 (ownership.may_open(self.number, &members), ownership.fold().map(|fold| fold.admitted))
             };
             match ticket {
-                Ok(ticket) => candidates.push(Candidate { named, topic, partition, ticket, logged, epoch: -1 }),
+                Ok(ticket) => candidates.push(Candidate { named, topic, partition, ticket, logged, commit: (-1, -1) }),
                 Err(wait) => {
                     // A commit of ours without a good answer is in the way: only a new membership gets past it.
                     let own = matches!(wait, Wait::NotJoined { receiver } if receiver == self.number);
@@ -245,7 +244,8 @@ impl Receiver<'_> {
     }
 
     fn add_lane(&mut self, candidate: Candidate, tenure: &Opened, fetch: i64) {
-        let Candidate { named, partition, logged, epoch, .. } = candidate;
+        let check = self.first_check(&candidate, fetch);
+        let Candidate { named, partition, .. } = candidate;
         let marks = self.shared.log.marks(partition);
         let deliver = marks.delivered.load(Ordering::Acquire);
         let again = self.plans_again(partition, fetch);
@@ -274,9 +274,21 @@ impl Receiver<'_> {
             at_end: false,
             trust: Trust::Sure,
             skip: false,
-            check: if logged == Some(fetch) { Check::First(epoch) } else { Check::Done },
+            check,
             seen_end: fetch,
         });
+    }
+
+    /// What is known of the leader epoch before the position: what this receiver read there itself, or the commit if it is
+    /// at the same offset. An epoch of a lower offset would prove too little.
+    fn first_check(&mut self, candidate: &Candidate, fetch: i64) -> Check {
+        let read = self.assigning.read_through.remove(&candidate.named).filter(|(next, _)| *next == fetch);
+        let committed = Some(candidate.commit).filter(|(offset, _)| *offset == fetch);
+        match read.or(committed) {
+            Some((_, epoch)) => Check::First(epoch),
+            None if candidate.logged == Some(fetch) => Check::First(-1),
+            None => Check::Done,
+        }
     }
 
     fn report(&self, (topic, partition): &Named, opened: &Opened) {
@@ -301,6 +313,9 @@ impl Receiver<'_> {
         // If the topic is another one by now, nobody can tell any more where the old one ended.
         self.shared.gaps.saw_end(slot.partition, *seen_end);
         let named = named.clone();
+        if slot.leader_epoch >= 0 {
+            self.assigning.read_through.insert(named.clone(), (slot.next, slot.leader_epoch));
+        }
         self.let_go(std::slice::from_ref(&named))?;
         self.out_of_turn = true;
         self.member.unassign(std::slice::from_ref(&named))?;

@@ -10,7 +10,6 @@ use super::ReceiverError;
 use super::assign::ASK;
 use super::poll::{Lane, Receiver};
 use super::slot::Slot;
-use crate::kafka::consumer::Position;
 use crate::kafka::ffi::fetch::Message;
 use crate::kafka::gap::must_compare;
 use crate::record::batch::{self, HeaderRef, Record};
@@ -21,6 +20,8 @@ pub(super) enum Check {
     /// It begins behind the log's end, and nothing was taken yet. The leader epoch that its position is known to be
     /// good for, -1 when unknown.
     First(i32),
+    /// The leader is being asked how far it goes in this epoch.
+    Asked(i32),
     /// This is being fetched again.
     Again(Expected),
     /// There is nothing to check any more.
@@ -71,6 +72,8 @@ impl Receiver<'_> {
                 self.compare(lane, known, message.leader_epoch())
             }
             Check::First(_) | Check::Done => Ok(true),
+            // It goes far enough.
+            Check::Asked(_) => self.compare(lane, -1, message.leader_epoch()),
             Check::Again(expected) if message.offset() < expected.offset => {
                 self.lanes[lane].check = Check::Again(expected);
                 Ok(false)
@@ -96,8 +99,8 @@ impl Receiver<'_> {
         }
         if known >= 0 {
             tracing::info!(topic, partition, next, known, now, "the leader has changed: asking it how far it goes");
-            self.lanes[lane].check = Check::First(-1);
-            return self.fetch_again(lane, known).map(|()| false);
+            self.lanes[lane].check = Check::Asked(known);
+            return self.fetch_again(lane).map(|()| false);
         }
         let Some((epoch, expected)) = self.last_record(lane) else {
             tracing::info!(
@@ -113,12 +116,12 @@ impl Receiver<'_> {
         }
         tracing::info!(topic, partition, expected.offset, epoch, now, "the leader has changed: comparing");
         self.lanes[lane].check = Check::Again(expected);
-        self.fetch_again(lane, -1).map(|()| false)
+        self.fetch_again(lane).map(|()| false)
     }
 
-    fn fetch_again(&mut self, lane: usize, epoch: i32) -> Result<(), ReceiverError> {
+    fn fetch_again(&mut self, lane: usize) -> Result<(), ReceiverError> {
         self.lanes[lane].skip = true;
-        let start = Position { epoch, ..self.lanes[lane].position() };
+        let start = self.lanes[lane].position();
         if let Err(error) = self.member.resume_at(std::slice::from_ref(&start), ASK) {
             let (topic, partition) = &start.named;
             tracing::warn!(topic, partition, "cannot seek: {error}");

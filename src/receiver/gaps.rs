@@ -210,27 +210,47 @@ impl Receiver<'_> {
 }
 
 impl Receiver<'_> {
-    /// librdkafka asked a new leader and found that its log had gone no further than `end` where ours was read.
-    pub(super) fn truncated(&mut self, lane: usize, end: i64) -> Result<(), ReceiverError> {
-        // A topic that was created again looks the same; opening it anew tells.
-        if !self.is_still_the_same(lane) {
+    /// librdkafka asked a new leader and found that its log had gone no further than `words.end` in an epoch.
+    pub(super) fn truncated(&mut self, lane: usize, words: &Truncation) -> Result<(), ReceiverError> {
+        // librdkafka also asks for positions and epochs that were never read (those of an end of partition). Only what it
+        // says of our own position counts; else the partition is opened again, and the leader asked about that. A topic
+        // that was created again looks the same.
+        let position = self.lanes[lane].position();
+        if (words.offset, words.epoch) != (position.offset, position.epoch) || !self.is_still_the_same(lane) {
             return self.reopen(lane);
         }
         // What was taken goes first: the range ends where the log does.
         let named = self.lanes[lane].named.clone();
         self.seal(std::slice::from_ref(&named))?;
         self.log_plan()?;
-        let start = self.lanes[lane].slot.next;
+        let (end, start) = (words.end, self.lanes[lane].slot.next);
         if self.look_back(lane, Finding::Elected { end, start })? { self.reopen(lane) } else { Ok(()) }
     }
 }
 
-/// Where the records of a new leader begin to be others than those that were read. librdkafka tells it in words only:
-/// with `auto.offset.reset=error` the code says no more than that the position is lost.
-pub(super) fn truncation(text: &str) -> Option<i64> {
-    let (_, digits) = text.split_once("truncation detected")?.1.split_once("broker end offset is ")?;
-    let digits = digits.split(|c: char| !c.is_ascii_digit()).next()?;
-    digits.parse().ok()
+/// What librdkafka says of a truncation.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Truncation {
+    /// The position it asked about, and the leader epoch of what was read before it.
+    offset: i64,
+    epoch: i32,
+    /// Where the leader's log ends in that epoch: its records from there on are others.
+    end: i64,
+}
+
+impl Truncation {
+    /// From librdkafka's words: with `auto.offset.reset=error` the code says no more than that the position is lost.
+    pub fn read(text: &str) -> Option<Self> {
+        let text = text.split_once("truncation detected at offset ")?.1;
+        let offset = digits(text)?;
+        let epoch = digits(text.split_once("(leader epoch ")?.1)?;
+        let end = digits(text.split_once("broker end offset is ")?.1)?;
+        Some(Self { offset, epoch: i32::try_from(epoch).ok()?, end })
+    }
+}
+
+fn digits(text: &str) -> Option<i64> {
+    text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 fn stopped((topic, partition): &Named, gap: Gap) -> ReceiverError {
@@ -245,12 +265,15 @@ mod tests {
     fn librdkafkas_words_tell_where_the_new_leader_differs() {
         let text = "Partition log truncation detected at offset 120 (leader epoch 3): broker end offset is 100 (offset \
                     leader epoch 2). Reset to INVALID.";
-        assert_eq!(truncation(text), Some(100));
-        assert_eq!(truncation("No epoch found less or equal to offset 7: broker end offset is 5 (offset leader"), None);
-        for text in
-            ["truncation detected: broker end offset is -1 (", "truncation detected", "broker end offset is 3", ""]
-        {
-            assert_eq!(truncation(text), None, "{text}");
+        assert_eq!(Truncation::read(text), Some(Truncation { offset: 120, epoch: 3, end: 100 }));
+        for text in [
+            "No epoch found less or equal to offset 7 (leader epoch 3): broker end offset is 5 (offset leader epoch 1)",
+            "truncation detected at offset 120 (leader epoch 3): broker end offset is -1 (offset leader epoch 2)",
+            "truncation detected at offset 120 (leader epoch -1): broker end offset is 100 (",
+            "truncation detected",
+            "",
+        ] {
+            assert_eq!(Truncation::read(text), None, "{text}");
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Assigning {
     pub changed: Option<Instant>,
     /// Partitions of the subscribed topics, where known.
     pub expected: Option<usize>,
+    /// Of partitions that are opened again: the next offset then, and the leader epoch of the record before it.
+    pub read_through: BTreeMap<Named, (i64, i32)>,
     late: BTreeMap<Named, Late>,
     told: BTreeMap<Named, String>,
     pub settled: Option<Instant>,

@@ -58,6 +58,7 @@ impl Lane {
         let (named, Slot { next, leader_epoch, .. }) = (self.named.clone(), &self.slot);
         match &self.check {
             Check::Again(expected) => Position { named, offset: expected.offset, epoch: -1 },
+            Check::Asked(epoch) => Position { named, offset: *next, epoch: *epoch },
             Check::First(_) | Check::Done => Position { named, offset: *next, epoch: *leader_epoch },
         }
     }
@@ -247,6 +248,10 @@ impl<'a> Receiver<'a> {
             tracing::warn!(receiver = self.number, "cannot seek ({error}); assigning the partitions anew");
             self.out_of_turn = true;
             self.member.unassign(&self.names())?;
+            // An assignment can't say in which epoch its position was good: that is asked again with the first record.
+            for lane in self.lanes.iter_mut().filter(|lane| lane.check == Check::Done) {
+                lane.check = Check::First(lane.slot.leader_epoch);
+            }
             let starts: Vec<_> = starts.into_iter().map(|start| (start.named, start.offset)).collect();
             self.start_fetching(&starts)?;
         }

@@ -2,6 +2,7 @@
 
 use super::assign::ASK;
 use super::epoch::Check;
+use super::gaps::Truncation;
 use super::late::For;
 use super::plan::empty_block;
 use super::poll::{Lane, Receiver};
@@ -24,7 +25,7 @@ const EARLY: Duration = Duration::from_millis(1);
 /// is told where to fetch again can be anything.
 fn is_damage(error: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
-    matches!(error, Code::BadMessage | Code::BadCompression | Code::NotImplemented)
+    matches!(error, Code::BadMessage | Code::InvalidMessage | Code::BadCompression | Code::NotImplemented)
 }
 
 impl Receiver<'_> {
@@ -155,8 +156,8 @@ impl Receiver<'_> {
         let text = message.value().map_or_else(|| error.to_string(), |text| String::from_utf8_lossy(text).into_owned());
         let (topic, partition) = &self.lanes[lane].named;
         tracing::warn!(receiver = self.number, topic, partition, "kafka: {text}");
-        if let Some(end) = super::gaps::truncation(&text) {
-            return self.truncated(lane, end);
+        if let Some(words) = Truncation::read(&text) {
+            return self.truncated(lane, &words);
         }
         if super::assign::position_is_lost(error) {
             return self.reopen(lane);

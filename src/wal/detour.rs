@@ -19,6 +19,8 @@ pub(super) struct Detour {
     cursor: Cursor,
     /// The first damaged block was not repaired when it was last asked for.
     waits: bool,
+    /// The damaged block that was last handed out as such.
+    told: Lsn,
     /// Blocks of direct mode that come after everything that was logged.
     held: Vec<Block>,
 }
@@ -26,9 +28,9 @@ pub(super) struct Detour {
 impl Detour {
     /// Begins at a damaged block; what follows it begins at `after`.
     pub fn new(damaged: CorruptBlock, after: Location) -> Self {
-        let partition = damaged.partition;
+        let (partition, told) = (damaged.partition, damaged.lsn);
         let cursor = Cursor::at(after);
-        Self { partition, damaged: VecDeque::from([damaged]), cursor, waits: true, held: Vec::new() }
+        Self { partition, damaged: VecDeque::from([damaged]), cursor, waits: true, told, held: Vec::new() }
     }
 
     /// A further damaged block in the same place.
@@ -64,7 +66,8 @@ impl Detour {
     /// One step; gives the next block of the partition if there is one. The feed has come through `passed`.
     pub fn walk(&mut self, reader: &Reader, passed: Lsn) -> Result<Option<FeedItem>, WalError> {
         if let Some(damaged) = self.damaged.front() {
-            if reader.repairs.is_moot(damaged) {
+            let is_retired = reader.catalogue.get(damaged.segment).is_none();
+            if is_retired || reader.repairs.is_moot(damaged) {
                 self.damaged.pop_front();
                 return Ok(Some(FeedItem::PassedOver(self.partition)));
             }
@@ -72,6 +75,10 @@ impl Detour {
             if found.is_none() {
                 reader.repairs.want(damaged);
                 self.waits = true;
+                // The one before it was repaired or passed over, and the partition said to go on.
+                if std::mem::replace(&mut self.told, damaged.lsn) != damaged.lsn {
+                    return Ok(Some(FeedItem::Corrupt(damaged.clone())));
+                }
             }
             let lsn = damaged.lsn;
             return Ok(found.map(|block| {

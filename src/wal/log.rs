@@ -283,10 +283,12 @@ impl Log {
         }
     }
 
-    /// Blocks of `[first, next)` from segments that are still there, in order. Reads files; blocks.
+    /// Blocks of `[first, next)` from segments that are still there, in order, without what was disowned. Reads files;
+    /// blocks.
     pub fn read_blocks(&self, partition: Partition, first: i64, next: i64) -> Result<Vec<Block>, WalError> {
         let (storage, catalogue) = (self.inner.storage.as_ref(), &self.inner.catalogue);
-        reread::read_blocks(storage, catalogue, &self.inner.repairs, partition, first, next)
+        let disowned = self.marks(partition).disowned();
+        reread::read_blocks(storage, catalogue, &self.inner.repairs, &disowned, (partition, first, next))
     }
 
     pub(super) fn storage(&self) -> &dyn Storage {

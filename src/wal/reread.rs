@@ -2,30 +2,32 @@
 
 use super::catalogue::{Catalogue, Listed};
 use super::error::WalError;
+use super::format::entry::Entry;
 use super::format::footer::IndexEntry;
-use super::format::frame::Kind;
+use super::format::frame::FrameHeader;
+use super::format::state::{Disowned, looks_back};
 use super::repair::Repairs;
 use super::scan::finding::CorruptBlock;
 use super::scan::{BadPart, Damage, Piece, Scanner, lost, read_payload};
 use crate::io::Storage;
-use crate::record::{Block, Partition};
+use crate::record::{Block, BlockHeader, Lsn, Partition};
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// The blocks of `[first, next)` in offset order. Where offsets were logged twice (an earlier tenure's were disowned)
-/// the later ones count. An error if part of the range is not in the log any more, or corrupt and not repaired: then the
-/// repair is asked for.
+/// The blocks of `[first, next)` in offset order, without those that were disowned. Where offsets were logged twice the
+/// later ones count; what lay elsewhere between two tenures, and what was passed over, has no blocks. An error if part of
+/// the range is not in the log any more, or corrupt and not repaired: then the repair is asked for.
 pub fn read_blocks(
     storage: &dyn Storage,
     catalogue: &Catalogue,
     repairs: &Repairs,
-    partition: Partition,
-    first: i64,
-    next: i64,
+    disowned: &[Disowned],
+    (partition, first, next): (Partition, i64, i64),
 ) -> Result<Vec<Block>, WalError> {
-    // Ranges without records leave no trace in the sums of sealed segments: if something is missing, look everywhere.
+    // Ranges without records and new tenures leave no trace in the sums of sealed segments: if something is missing, look
+    // everywhere.
     for look_everywhere in [false, true] {
-        let mut wanted = Wanted { partition, first, next, blocks: Vec::new(), covered: Vec::new() };
+        let mut wanted = Wanted { partition, first, next, disowned, blocks: Vec::new(), covered: Vec::new() };
         for number in catalogue.numbers() {
             let Some(listed) = catalogue.get(number) else { continue };
             if look_everywhere || may_hold(&listed, partition, first, next) {
@@ -51,27 +53,26 @@ fn scan(
     catalogue: &Catalogue,
     repairs: &Repairs,
     listed: &Listed,
-    wanted: &mut Wanted,
+    wanted: &mut Wanted<'_>,
 ) -> Result<(), WalError> {
     let path = catalogue.path(listed.number);
     let file = storage.open(&path, false)?;
     let mut scanner = Scanner::new(Arc::clone(&file), listed.salt, listed.start, listed.first_lsn, listed.end);
     while let Some(piece) = scanner.next_piece() {
         match piece {
-            Piece::Frame(header, payload) if header.partition == wanted.partition => {
-                if let Some(block) = header.block() {
-                    if wanted.note(block.first, block.next) {
+            Piece::Frame(header, payload) if header.partition == wanted.partition => match header.block() {
+                Some(block) => {
+                    if wanted.note_block(header.lsn, &block) {
                         let payload = Bytes::copy_from_slice(payload);
                         wanted.blocks.push(Block { header: block, payload });
                     }
-                } else if matches!(header.kind, Kind::Empty | Kind::Gap) {
-                    wanted.note(header.first, header.next);
                 }
-            }
+                None => wanted.note_other(&header, payload),
+            },
             Piece::Damage(Damage { header: Some(header), part: BadPart::Pad, .. })
                 if header.partition == wanted.partition =>
             {
-                if let Some(block) = header.block().filter(|block| wanted.note(block.first, block.next)) {
+                if let Some(block) = header.block().filter(|block| wanted.note_block(header.lsn, block)) {
                     let payload = read_payload(file.as_ref(), &header)?.into();
                     wanted.blocks.push(Block { header: block, payload });
                 }
@@ -93,15 +94,49 @@ fn scan(
     Ok(())
 }
 
-struct Wanted {
+struct Wanted<'a> {
     partition: Partition,
     first: i64,
     next: i64,
+    disowned: &'a [Disowned],
     blocks: Vec<Block>,
     covered: Vec<(i64, i64)>,
 }
 
-impl Wanted {
+impl Wanted<'_> {
+    /// Notes a block; true if it is wanted.
+    fn note_block(&mut self, lsn: Lsn, block: &BlockHeader) -> bool {
+        self.note(block.first, block.next) && !self.is_disowned(lsn, block.tenure, block.first)
+    }
+
+    /// Notes what is no block: it says why offsets have none.
+    fn note_other(&mut self, header: &FrameHeader, payload: &[u8]) {
+        let entry = Entry::decode(header, &Bytes::copy_from_slice(payload));
+        match entry {
+            Ok(Some(Entry::Empty { first, next, .. })) => {
+                self.note(first, next);
+            }
+            // A gap that looks back says what became of Kafka's records, not of the log's.
+            Ok(Some(Entry::Gap { first, next, reason, .. })) if !looks_back(&reason) => {
+                self.note(first, next);
+            }
+            Ok(Some(Entry::Owned { first, .. })) => self.jump(first),
+            _ => {}
+        }
+    }
+
+    /// A tenure begins: what lies between the last one and it was owned elsewhere.
+    fn jump(&mut self, first: i64) {
+        let end = self.covered.iter().map(|range| range.1).max();
+        if let Some(end) = end.filter(|end| *end < first) {
+            self.covered.push((end, first));
+        }
+    }
+
+    fn is_disowned(&self, lsn: Lsn, tenure: u32, first: i64) -> bool {
+        self.disowned.iter().any(|range| lsn < range.lsn && range.covers(tenure, first))
+    }
+
     /// Notes a range; true if it is wanted. What was noted from its start on is superseded.
     fn note(&mut self, first: i64, next: i64) -> bool {
         if next <= self.first || self.next <= first {
@@ -119,6 +154,10 @@ impl Wanted {
 
     /// Takes a damaged block from its repair file.
     fn mend(&mut self, repairs: &Repairs, damaged: &CorruptBlock, damage: &Damage) -> Result<(), WalError> {
+        if self.is_disowned(damaged.lsn, damaged.tenure, damaged.first) {
+            self.note(damaged.first, damaged.next);
+            return Ok(());
+        }
         let Some(block) = repairs.find(damaged) else {
             repairs.want(damaged);
             let (path, position, reason) = (damaged.path.clone(), damaged.position, damage.reason.clone());

@@ -187,8 +187,17 @@ pub fn build(
     file.write_at(0, &slices)?;
     file.sync_data()?;
     // Named only now that it is whole and durable; written to only once the name is durable too.
-    storage.rename(&dir.join(spare), &dir.join(wal_name(birth.number)))?;
-    storage.sync_dir(dir)?;
+    let (path, spare) = (dir.join(wal_name(birth.number)), dir.join(spare));
+    let is_new = !storage.exists(&path)?;
+    storage.rename(&spare, &path)?;
+    if let Err(error) = storage.sync_dir(dir) {
+        // What a failed sync leaves of names is not known, and the next one may say that all is well. The next start must
+        // not find a name to build upon that a power cut then takes away.
+        if is_new {
+            let _ = storage.rename(&path, &spare);
+        }
+        return Err(error.into());
+    }
     Ok(Active {
         file,
         number: birth.number,

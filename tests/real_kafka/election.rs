@@ -9,15 +9,17 @@ use crate::gap::{gap, gaps, wait_committed};
 
 const MODES: [&str; 2] = ["receiver", "direct"];
 
+fn wait_leader(cluster: &Cluster, topic: &str, leader: i32, replicas: usize) {
+    wait_for(&format!("leader {leader} of {replicas}"), LIMIT, || {
+        let (now, in_sync) = cluster.kafka.leader(topic)?;
+        (now == leader && in_sync.len() == replicas).then_some(())
+    });
+}
+
 /// Ends the follower, writes `[100, 150)` to the leader alone; `meanwhile`; then ends the leader and brings the follower
 /// back, which writes other records from 100 on, up to 180.
 fn elect_one_with_less(cluster: &mut Cluster, topic: &str, meanwhile: impl FnOnce(&Cluster)) {
-    let leads = |cluster: &Cluster, leader: i32, replicas: usize| {
-        wait_for(&format!("leader {leader} of {replicas}"), LIMIT, || {
-            let (now, in_sync) = cluster.kafka.leader(topic)?;
-            (now == leader && in_sync.len() == replicas).then_some(())
-        });
-    };
+    let leads = |cluster: &Cluster, leader, replicas| wait_leader(cluster, topic, leader, replicas);
     let settings = [("unclean.leader.election.enable", "true"), ("min.insync.replicas", "1")];
     cluster.kafka.create_topic_on(&[2, 3], topic, &settings);
     leads(cluster, 2, 2);
@@ -79,5 +81,15 @@ fn a_leader_that_had_less_is_a_gap_in_both_modes() {
         assert_eq!(run.drain().number("records"), 30, "{mode}");
         assert_eq!(gaps(run.wal()), declared, "{mode}");
         assert_old_then_new(&run, &topic);
+    }
+    // An election that loses nothing is no event.
+    cluster.start_node(2);
+    wait_leader(&cluster, &topic, 3, 2);
+    cluster.end_node(3, Signal::TERM);
+    wait_leader(&cluster, &topic, 2, 1);
+    cluster.kafka.fill(&topic, 1, 180, 200, 50);
+    for run in watched.iter().chain(&stopped) {
+        assert_eq!(run.clone().set("kafka.on_gap=fail").drain().number("records"), 20);
+        assert_eq!(gaps(run.wal()), declared);
     }
 }
