@@ -119,7 +119,7 @@ fn try_drive(dir: &Path) -> Result<(), i32> {
     let until = Instant::now() + LIMIT;
     let mut appended = admitted;
     let mut commits = std::fs::File::options().create(true).append(true).open(dir.join(COMMITS)).map_err(stopped)?;
-    while log.marks(P).delivered() < RECORDS {
+    while log.marks(P).delivered() < RECORDS || committed(dir) < RECORDS {
         if let Some(error) = log.failure() {
             return Err(stopped(error));
         }

@@ -120,7 +120,9 @@ impl Order {
             Call::Rename(from, _) | Call::Unlink(from) => {
                 if let Some(number) = segment(from) {
                     self.report.removed += 1;
-                    if number >= self.retired_below {
+                    // What has no durable name holds nothing durable: it was not used.
+                    let is_named = self.files.get(from).is_none_or(|file| file.is_named);
+                    if is_named && number >= self.retired_below {
                         let below = self.retired_below;
                         self.wrong(format!("segment {number} goes, durably retired is only what is below {below}"));
                     }
