@@ -1,7 +1,7 @@
 //! Assignments and revocations: asks the group's commit, lets the ownership protocol decide, logs and syncs what it
 //! says, and only then fetches.
 
-use super::epoch::Check;
+use super::epoch::{Check, Known};
 use super::late::For;
 use super::poll::{Lane, Receiver};
 use super::slot::Slot;
@@ -285,8 +285,8 @@ impl Receiver<'_> {
         let read = self.assigning.read_through.remove(&candidate.named).filter(|(next, _)| *next == fetch);
         let committed = Some(candidate.commit).filter(|(offset, _)| *offset == fetch);
         match read.or(committed) {
-            Some((_, epoch)) => Check::First(epoch),
-            None if candidate.logged == Some(fetch) => Check::First(-1),
+            Some((offset, epoch)) => Check::First(Known { offset, epoch }),
+            None if candidate.logged == Some(fetch) => Check::First(Known { offset: fetch, epoch: -1 }),
             None => Check::Done,
         }
     }

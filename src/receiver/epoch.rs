@@ -14,14 +14,22 @@ use crate::kafka::ffi::fetch::Message;
 use crate::kafka::gap::must_compare;
 use crate::record::batch::{self, HeaderRef, Record};
 
+/// What is known of a position. It stays what it is when an end of partition moves the next offset on: what lies between
+/// (markers, aborted records) may be of a newer leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub offset: i64,
+    /// The leader epoch of what was read before it, -1 when unknown.
+    pub epoch: i32,
+}
+
 /// How far a new tenure has come with this.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Check {
-    /// It begins behind the log's end, and nothing was taken yet. The leader epoch that its position is known to be
-    /// good for, -1 when unknown.
-    First(i32),
-    /// The leader is being asked how far it goes in this epoch.
-    Asked(i32),
+    /// It begins behind the log's end, and nothing was taken yet.
+    First(Known),
+    /// The leader is being asked whether it goes so far in this epoch.
+    Asked(Known),
     /// This is being fetched again.
     Again(Expected),
     /// There is nothing to check any more.
@@ -68,12 +76,12 @@ impl Receiver<'_> {
     #[cold]
     pub(super) fn check_position(&mut self, lane: usize, message: Message<'_>) -> Result<bool, ReceiverError> {
         match std::mem::replace(&mut self.lanes[lane].check, Check::Done) {
-            Check::First(known) if must_compare(known, message.leader_epoch()) => {
+            Check::First(known) if must_compare(known.epoch, message.leader_epoch()) => {
                 self.compare(lane, known, message.leader_epoch())
             }
             Check::First(_) | Check::Done => Ok(true),
             // It goes far enough.
-            Check::Asked(_) => self.compare(lane, -1, message.leader_epoch()),
+            Check::Asked(known) => self.compare(lane, Known { epoch: -1, ..known }, message.leader_epoch()),
             Check::Again(expected) if message.offset() < expected.offset => {
                 self.lanes[lane].check = Check::Again(expected);
                 Ok(false)
@@ -91,14 +99,15 @@ impl Receiver<'_> {
 
     /// Asks the leader how far its log goes in the epoch that the position was good in; then, or if that is not known,
     /// fetches the last record before the position again, if the log still has it.
-    fn compare(&mut self, lane: usize, known: i32, now: i32) -> Result<bool, ReceiverError> {
+    fn compare(&mut self, lane: usize, known: Known, now: i32) -> Result<bool, ReceiverError> {
         let Lane { named: (topic, partition), slot: Slot { partition: key, next, .. }, .. } = &self.lanes[lane];
         // What was found was declared, and the policy obeyed, when the tenure was opened.
         if self.is_declared(*key, *next) {
             return Ok(true);
         }
-        if known >= 0 {
-            tracing::info!(topic, partition, next, known, now, "the leader has changed: asking it how far it goes");
+        if known.epoch >= 0 {
+            let Known { offset, epoch } = known;
+            tracing::info!(topic, partition, offset, epoch, now, "the leader has changed: asking it how far it goes");
             self.lanes[lane].check = Check::Asked(known);
             return self.fetch_again(lane).map(|()| false);
         }

@@ -1,6 +1,6 @@
 //! The loop of one receiver: events, commits, records, in turn, for ever.
 
-use super::epoch::Check;
+use super::epoch::{Check, Known};
 use super::late::For;
 use super::pressure::{self, Pressure};
 use super::slot::Slot;
@@ -58,7 +58,7 @@ impl Lane {
         let (named, Slot { next, leader_epoch, .. }) = (self.named.clone(), &self.slot);
         match &self.check {
             Check::Again(expected) => Position { named, offset: expected.offset, epoch: -1 },
-            Check::Asked(epoch) => Position { named, offset: *next, epoch: *epoch },
+            Check::Asked(Known { offset, epoch }) => Position { named, offset: *offset, epoch: *epoch },
             Check::First(_) | Check::Done => Position { named, offset: *next, epoch: *leader_epoch },
         }
     }
@@ -250,7 +250,8 @@ impl<'a> Receiver<'a> {
             self.member.unassign(&self.names())?;
             // An assignment can't say in which epoch its position was good: that is asked again with the first record.
             for lane in self.lanes.iter_mut().filter(|lane| lane.check == Check::Done) {
-                lane.check = Check::First(lane.slot.leader_epoch);
+                let Slot { next, leader_epoch, .. } = lane.slot;
+                lane.check = Check::First(Known { offset: next, epoch: leader_epoch });
             }
             let starts: Vec<_> = starts.into_iter().map(|start| (start.named, start.offset)).collect();
             self.start_fetching(&starts)?;

@@ -190,6 +190,9 @@ impl Cluster {
         let mut first = start_once().unwrap();
         // Asking for a group makes the topic of commits, while there is only the first broker to put it on.
         first.committed("nobody", "nothing", 1);
+        // The same for transactions.
+        first.create_topic("first", 1, &[]);
+        first.transact("first", 0, &["x".to_owned()], true);
         let others = [two_free_ports().0, two_free_ports().0].map(|port| (port, None));
         for (port, _) in &others {
             first.brokers = format!("{},127.0.0.1:{port}", first.brokers);

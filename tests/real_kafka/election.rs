@@ -82,14 +82,43 @@ fn a_leader_that_had_less_is_a_gap_in_both_modes() {
         assert_eq!(gaps(run.wal()), declared, "{mode}");
         assert_old_then_new(&run, &topic);
     }
-    // An election that loses nothing is no event.
+    an_election_that_loses_nothing_is_no_event(&mut cluster, &topic, &watched, &stopped);
+}
+
+fn an_election_that_loses_nothing_is_no_event(
+    cluster: &mut Cluster,
+    topic: &str,
+    watched: &[Run; 2],
+    stopped: &[Run; 2],
+) {
+    let declared = [gap(topic, 0, 100, 150, "truncation")];
     cluster.start_node(2);
-    wait_leader(&cluster, &topic, 3, 2);
+    wait_leader(cluster, topic, 3, 2);
     cluster.end_node(3, Signal::TERM);
-    wait_leader(&cluster, &topic, 2, 1);
-    cluster.kafka.fill(&topic, 1, 180, 200, 50);
-    for run in watched.iter().chain(&stopped) {
+    wait_leader(cluster, topic, 2, 1);
+    cluster.kafka.fill(topic, 1, 180, 200, 50);
+    for run in watched.iter().chain(stopped) {
         assert_eq!(run.clone().set("kafka.on_gap=fail").drain().number("records"), 20);
+        assert_eq!(gaps(run.wal()), declared);
+    }
+    // The same when nothing but a marker comes behind it, in the new epoch: it moves the position, which was never good
+    // in the old one.
+    cluster.start_node(3);
+    wait_leader(cluster, topic, 2, 2);
+    cluster.end_node(2, Signal::TERM);
+    wait_leader(cluster, topic, 3, 1);
+    cluster.kafka.transact(topic, 0, &["dropped".to_owned()], false);
+    let end = cluster.kafka.ends(topic, 1)[0];
+    assert_eq!(end, 202);
+    let processes: Vec<_> = stopped.iter().map(|run| run.clone().set("kafka.on_gap=fail").spawn()).collect();
+    for next in [end, end + 20] {
+        cluster.kafka.fill(topic, 1, 0, (next - end) as u64, 50);
+        for mode in MODES {
+            wait_committed(&cluster.kafka, &format!("stopped-{mode}"), topic, &[Some(next)]);
+        }
+    }
+    for (process, run) in processes.into_iter().zip(stopped) {
+        process.stop();
         assert_eq!(gaps(run.wal()), declared);
     }
 }
