@@ -132,9 +132,22 @@ pub(super) struct RepairArgs {
     /// Fetch it and keep it, instead of showing a plan; the log must not be in use
     #[arg(long, requires = "from_kafka")]
     pub apply: bool,
-    /// How to reach Kafka; topics, sink and log are not needed
     #[command(flatten)]
-    pub settings: ConfigArgs,
+    pub kafka: KafkaArgs,
+}
+
+/// How to reach Kafka, where topics, sink and log are not asked for.
+#[derive(Clone, Debug, Args)]
+pub(super) struct KafkaArgs {
+    /// Configuration file (TOML)
+    #[arg(short = 'c', long = "config", value_name = "FILE", requires = "from_kafka")]
+    pub config: Option<PathBuf>,
+    /// Any setting, as in kafka.properties.sasl.username=me; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", requires = "from_kafka")]
+    pub set: Vec<String>,
+    /// Brokers to ask first (kafka.brokers)
+    #[arg(long, value_name = "HOST:PORT", requires = "from_kafka")]
+    pub brokers: Option<String>,
 }
 
 #[derive(Debug, Args)]

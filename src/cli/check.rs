@@ -1,16 +1,18 @@
-//! `forebay check`: the configuration, what it can promise, the log, the connections.
+//! `forebay check`: the configuration, what it can promise, the log, what is in the way, the connections.
 //!
-//! Promises: changes nothing, joins no group. Exit codes: 78 the configuration or `require`, 69 Kafka does not answer,
-//! 3 a topic is missing or the log is damaged.
+//! Promises: changes nothing, joins no group. Exit codes: 78 the configuration or `require`, 74 a path can't be used,
+//! 69 Kafka does not answer, 3 a topic is missing or the log is damaged.
 
 use super::args::CheckArgs;
 use super::exit::{CONFIG, FOUND, Failure, OK, UNAVAILABLE};
 use super::layers::{self, Unusable};
+use super::obstacles::{self, Obstacle};
 use super::output::{Format, plain, print, screen, table};
 use super::wal::state;
 use crate::config::load::{Loaded, Problem, Row};
 use crate::config::{Config, reference};
 use crate::kafka::consumer::{Member, Settings};
+use crate::kafka::error::words;
 use crate::pipeline::guarantee::{self, Guarantee};
 use rdkafka::error::RDKafkaErrorCode;
 use serde::Serialize;
@@ -60,7 +62,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<i32, Failure> {
     };
     let unmet = guarantee::unmet(&loaded.config);
     let wal = state::overview(&loaded.config.wal.dir);
-    let connections = if args.offline { Vec::new() } else { connections(&loaded.config) };
+    let connections = connections(&loaded.config, args.offline);
     let connected = connections.iter().map(|connection| connection.code).max().unwrap_or(OK);
     let code = if unmet.is_some() { CONFIG } else { connected.max(wal.code) };
     let report = Report {
@@ -90,8 +92,8 @@ fn show_problems(problems: &[Problem]) -> Result<i32, Failure> {
     Ok(CONFIG)
 }
 
-/// Asks Kafka for each topic; stops at the first sign that no broker answers.
-fn connections(config: &Config) -> Vec<Connection> {
+/// What is in the way and, unless that is the client itself or nothing is to be asked, what Kafka says.
+fn connections(config: &Config, offline: bool) -> Vec<Connection> {
     let settings = Settings {
         brokers: config.kafka.brokers.clone(),
         group: config.kafka.group.clone(),
@@ -100,14 +102,23 @@ fn connections(config: &Config) -> Vec<Connection> {
         queue_bytes: QUEUE_BYTES,
         properties: config.kafka.properties.0.clone(),
     };
-    let member = match Member::new(&settings) {
-        Ok(member) => member,
+    let of = |Obstacle { what, detail, code }| Connection { what: what.to_string(), ok: false, detail, code };
+    let mut found: Vec<_> = obstacles::find(config, &settings).into_iter().map(of).collect();
+    if offline || found.iter().any(|connection| connection.what == "librdkafka") {
+        return found;
+    }
+    match Member::new(&settings) {
+        Ok(member) => topics(config, &member, &mut found),
         Err(error) => {
-            let detail = error.to_string();
-            return vec![Connection { what: "librdkafka".to_string(), ok: false, detail, code: CONFIG }];
+            let detail = words(&error);
+            found.push(Connection { what: "librdkafka".to_string(), ok: false, detail, code: CONFIG });
         }
-    };
-    let mut found = Vec::new();
+    }
+    found
+}
+
+/// Asks Kafka for each topic; stops at the first sign that no broker answers.
+fn topics(config: &Config, member: &Member, found: &mut Vec<Connection>) {
     for topic in &config.kafka.topics {
         // A pattern matches what there is; the brokers answer all the same.
         let asked = topic.strip_prefix('^').map_or(topic.as_str(), |_| "__consumer_offsets");
@@ -130,7 +141,6 @@ fn connections(config: &Config) -> Vec<Connection> {
         };
         found.push(connection);
     }
-    found
 }
 
 fn is_missing(code: Option<RDKafkaErrorCode>) -> bool {

@@ -1,5 +1,6 @@
 //! Exit codes, and errors that carry one.
 
+use crate::pipeline;
 use std::io::ErrorKind;
 
 /// It worked.
@@ -34,6 +35,17 @@ impl Failure {
         Self { code, error: error.into() }
     }
 
+    /// The error and its causes, each once: the text of many an error ends with its cause.
+    pub fn text(&self) -> String {
+        let mut text = self.error.to_string();
+        for cause in self.error.chain().skip(1).map(ToString::to_string) {
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        text
+    }
+
     /// True when whoever reads our output has gone: no reason to complain.
     pub fn is_broken_pipe(&self) -> bool {
         let io = self.error.downcast_ref::<std::io::Error>();
@@ -53,8 +65,8 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-impl From<crate::pipeline::Error> for Failure {
-    fn from(error: crate::pipeline::Error) -> Self {
+impl From<pipeline::Error> for Failure {
+    fn from(error: pipeline::Error) -> Self {
         Self::new(error.exit_code(), error)
     }
 }
@@ -62,5 +74,33 @@ impl From<crate::pipeline::Error> for Failure {
 impl From<crate::wal::WalError> for Failure {
     fn from(error: crate::wal::WalError) -> Self {
         Self::new(i32::from(error.exit_code()), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::IoError;
+    use crate::receiver::ReceiverError;
+    use rdkafka::ClientConfig;
+    use rdkafka::consumer::BaseConsumer;
+    use std::path::Path;
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let cause = || IoError::new("list", Path::new("absent"), ErrorKind::NotFound);
+        let text = Failure::from(crate::wal::WalError::from(cause())).text();
+        assert_eq!(text, format!("cannot list absent: {}", std::io::Error::from(ErrorKind::NotFound)));
+        let text = Failure::from(anyhow::Error::new(cause()).context("no log")).text();
+        assert_eq!(text, format!("no log: {}", cause()));
+    }
+
+    #[test]
+    fn what_a_receiver_can_t_use_is_said_without_the_value() {
+        let made = ClientConfig::new().set("ssl.truststore.password", "hunter2").create::<BaseConsumer>();
+        let failure = Failure::from(pipeline::Error::from(ReceiverError::from(made.err().unwrap())));
+        let text = failure.text();
+        assert!(failure.code == CONFIG && text.contains("ssl.truststore.password"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
     }
 }

@@ -46,12 +46,14 @@ fn sources(args: &ConfigArgs) -> Result<Sources, Failure> {
             Some((path.clone(), text.map_err(|error| Failure::new(CONFIG, error))?))
         }
     };
-    // A variable that is not UTF-8 can't be a setting of ours.
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    let environment = std::env::vars_os().filter_map(text).collect();
-    Ok(Sources { file, environment, set: args.set.clone(), flags: flags(args) })
+    let (mut environment, mut not_utf8) = (Vec::new(), Vec::new());
+    for (name, value) in std::env::vars_os() {
+        match (name.to_str(), value.to_str()) {
+            (Some(name), Some(value)) => environment.push((name.to_string(), value.to_string())),
+            _ => not_utf8.push(name.to_string_lossy().into_owned()),
+        }
+    }
+    Ok(Sources { file, environment, not_utf8, set: args.set.clone(), flags: flags(args) })
 }
 
 fn flags(args: &ConfigArgs) -> Vec<Flag> {

@@ -6,11 +6,13 @@
 mod args;
 pub mod bench;
 mod check;
+mod client;
 mod completions;
 pub mod demo;
 pub mod exit;
 mod layers;
 mod logging;
+mod obstacles;
 mod output;
 mod progress;
 mod run;
@@ -37,7 +39,7 @@ pub fn main() -> i32 {
         Ok(code) => code,
         Err(failure) if failure.is_broken_pipe() => exit::OK,
         Err(failure) => {
-            output::talk(&format!("forebay: {:#}", failure.error));
+            output::complain(&format!("forebay: {}", failure.text()));
             failure.code
         }
     }

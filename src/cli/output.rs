@@ -3,6 +3,11 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+/// Set when what is said to people is to be one JSON object a line.
+static TALK_IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -16,9 +21,31 @@ pub(super) enum Format {
     Jsonl,
 }
 
+/// From now on [`talk`] and [`complain`] write JSON, as the log of messages does.
+pub(super) fn talk_json() {
+    TALK_IS_JSON.store(true, Ordering::Relaxed);
+}
+
 /// Says something to people. Not being heard is no error.
 pub(super) fn talk(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    say("INFO", text);
+}
+
+/// The same for what went wrong.
+pub(super) fn complain(text: &str) {
+    say("ERROR", text);
+}
+
+fn say(level: &str, text: &str) {
+    let line = if TALK_IS_JSON.load(Ordering::Relaxed) { object(level, text) } else { text.to_string() };
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// The names are those of the lines of the log of messages.
+fn object(level: &str, text: &str) -> String {
+    let timestamp = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+    let message = text.strip_prefix("forebay: ").unwrap_or(text);
+    serde_json::json!({ "timestamp": timestamp, "level": level, "message": message, "target": "forebay" }).to_string()
 }
 
 /// Prints rows: a table; one object `{"schema": …, "<name>": [rows]}`; or each row on its line.
@@ -101,6 +128,14 @@ pub(super) fn micros(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_is_an_object_on_a_line() {
+        let line = object("ERROR", "forebay: \"a\" is\nno topic");
+        assert_eq!(line.lines().count(), 1);
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((object["level"].as_str(), object["message"].as_str()), (Some("ERROR"), Some("\"a\" is\nno topic")));
+    }
 
     #[test]
     fn numbers_for_people() {

@@ -2,8 +2,9 @@
 
 use super::args::RunArgs;
 use super::exit::{CONFIG, Failure, IO, OK};
+use super::output::{self, Format};
 use super::{layers, logging, progress, signals, summary};
-use crate::config::Target;
+use crate::config::{LogFormat, Target};
 use crate::pipeline::{self, Control, Custom, Summary, guarantee};
 use crate::server::{Server, ServerError};
 
@@ -11,6 +12,10 @@ use crate::server::{Server, ServerError};
 pub(super) fn run(args: &RunArgs) -> Result<i32, Failure> {
     let mut config = layers::read(&args.settings)?.config;
     config.exit_at_end = args.exit_at_end;
+    let talk_is_json = config.log.format == LogFormat::Json;
+    if talk_is_json {
+        output::talk_json();
+    }
     if let Some(reason) = guarantee::unmet(&config) {
         return Err(Failure::new(CONFIG, anyhow::anyhow!(reason)));
     }
@@ -27,7 +32,8 @@ pub(super) fn run(args: &RunArgs) -> Result<i32, Failure> {
     drop(server);
     let show = |summary: &Summary| {
         if data_on_stdout {
-            summary::write(&mut std::io::stderr().lock(), args.output, summary)
+            let format = if talk_is_json { Format::Jsonl } else { args.output };
+            summary::write(&mut std::io::stderr().lock(), format, summary)
         } else {
             summary::write(&mut std::io::stdout().lock(), args.output, summary)
         }

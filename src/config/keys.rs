@@ -90,7 +90,8 @@ pub const KEYS: &[Key] = &[
     key(
         "kafka.group",
         Kind::Text(|c| &mut c.kafka.group),
-        "Consumer group. Another group starts over and delivers everything again.",
+        "Consumer group. With the same log another group goes on where the log ends; to deliver everything again takes \
+         a new group, a new log and another output.",
     ),
     key(
         "kafka.topics",
@@ -167,7 +168,8 @@ pub const KEYS: &[Key] = &[
     key(
         "kafka.static_membership",
         Kind::Flag(|c| &mut c.kafka.static_membership),
-        "Keep the seat in the group over a restart: back in a moment, no rebalance.",
+        "Keep the seat in the group over a restart: back in a moment, no rebalance. With other topics it is another seat; \
+         what the old one had is free after a session.",
     ),
     key(
         "kafka.session_timeout",

@@ -4,14 +4,11 @@
 
 use super::keys::{KEYS, PROPERTIES, find};
 use super::value::{self, Given};
-use super::{Config, check};
+use super::{Config, check, environment};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
-
-/// What every setting from the environment starts with; `__` stands for a dot.
-pub const ENV_PREFIX: &str = "FOREBAY_";
 
 /// Everything somebody may have said about the configuration.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +17,8 @@ pub struct Sources {
     pub file: Option<(PathBuf, String)>,
     /// The environment, whole; what does not concern us is passed over.
     pub environment: Vec<(String, String)>,
+    /// Names of variables whose name or value is not UTF-8, as well as they can be shown.
+    pub not_utf8: Vec<String>,
     /// `a.b=c` texts.
     pub set: Vec<String>,
     /// Flags that stand for a setting.
@@ -138,6 +137,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         from_file(path, text, &mut settings, &mut problems);
     }
     from_environment(&sources.environment, &mut settings);
+    problems.extend(sources.not_utf8.iter().filter_map(|name| not_utf8(name)));
     from_set(&sources.set, &mut settings, &mut problems);
     settings.extend(sources.flags.iter().map(from_flag));
     let mut config = Config::default();
@@ -240,18 +240,19 @@ fn plain(value: &DeValue<'_>) -> toml::Value {
     }
 }
 
-/// Variables with `__` in them, and those that name a setting without a section.
 fn from_environment(environment: &[(String, String)], settings: &mut Vec<Setting>) {
     for (name, value) in environment {
-        let Some(rest) = name.strip_prefix(ENV_PREFIX) else {
-            continue;
-        };
-        let key = rest.to_lowercase().replace("__", ".");
-        if key.contains('.') || find(&key).is_some() {
+        if let Some(key) = environment::setting(name) {
             let origin = Origin::Environment(name.clone());
             settings.push(Setting { key, given: Given::Text(value.clone()), origin });
         }
     }
+}
+
+fn not_utf8(name: &str) -> Option<Problem> {
+    let key = environment::setting(name)?;
+    let origin = Some(Origin::Environment(name.to_string()));
+    Some(Problem { key, message: "is not UTF-8".to_string(), origin })
 }
 
 fn from_set(set: &[String], settings: &mut Vec<Setting>, problems: &mut Vec<Problem>) {

@@ -71,7 +71,7 @@ fn later_layers_win_and_the_winner_is_named() {
     let mut sources = file(WHOLE);
     let environment = [("FOREBAY_SINK__FORMAT", "jsonl"), ("FOREBAY_KAFKA__GROUP", "env"), ("FOREBAY_REQUIRE", "none")];
     sources.environment = environment.map(|(name, value)| (name.to_string(), value.to_string())).to_vec();
-    sources.environment.push(("FOREBAY_HOME".to_string(), "/nowhere".to_string()));
+    sources.environment.push(("FOREBAY_SEED".to_string(), "7".to_string()));
     sources.environment.push(("PATH".to_string(), "/bin".to_string()));
     sources.set = vec!["kafka.group=set".to_string(), "kafka.properties.debug=broker".to_string()];
     sources.flags = vec![Flag { flag: "--group", key: "kafka.group", values: vec!["flag".to_string()] }];
@@ -92,6 +92,12 @@ fn secrets_are_in_no_text() {
     let loaded = load(&file(WHOLE)).unwrap();
     let shown = format!("{loaded:?}\n{}", serde_json::to_string(&loaded.rows()).unwrap());
     assert!(shown.contains("reader") && !shown.contains("hunter2"), "{shown}");
+    let secret = file("[kafka.properties]\n\"sasl.jaas.config\" = \"hunter2\"\nssl.x.passphrase = \"hunter2\"\n");
+    let mut hidden = set(&[]);
+    hidden.file = secret.file;
+    let loaded = load(&hidden).unwrap();
+    let shown = format!("{loaded:?}\n{}", serde_json::to_string(&loaded.rows()).unwrap());
+    assert!(shown.contains("sasl.jaas.config") && !shown.contains("hunter2"), "{shown}");
     for broken in ["\"sasl.password\" = \"hunter2", "\"sasl.password\" = [\"hunter2\"]", "\"group.id\" = \"hunter2\""] {
         let found = problems(&file(&format!("[kafka.properties]\n{broken}\n"))).join("\n");
         assert!(found.contains("forebay.toml:2") && !found.contains("hunter2"), "{found}");
@@ -116,6 +122,23 @@ fn all_problems_come_at_once_each_with_its_place() {
             "kafka.topics is not set: give it in the file or by --topic TOPIC",
             "wal.dir is not set: give it in the file or by --wal DIR",
             "sink.target is not set: give it in the file or by --sink file:DIR",
+        ]
+    );
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_named() {
+    let mut sources = set(&[]);
+    let environment = [("FOREBAY_REQUIR", "exactly-once"), ("FOREBAY_KAFKA_GROUP", "g"), ("FOREBAY_LOG__LEVL", "info")];
+    sources.environment = environment.map(|(name, value)| (name.to_string(), value.to_string())).to_vec();
+    sources.not_utf8 = ["FOREBAY_KAFKA__GROUP", "FOREBAY_HOOK_AFTER_SYNC", "PATH"].map(str::to_string).to_vec();
+    assert_eq!(
+        problems(&sources),
+        [
+            "kafka.group is not UTF-8 (environment FOREBAY_KAFKA__GROUP)",
+            "requir is not a setting; did you mean require? (environment FOREBAY_REQUIR)",
+            "kafka_group is not a setting; did you mean kafka.group? (environment FOREBAY_KAFKA_GROUP)",
+            "log.levl is not a setting; did you mean log.level? (environment FOREBAY_LOG__LEVL)",
         ]
     );
 }

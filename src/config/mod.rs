@@ -5,6 +5,7 @@
 
 pub mod check;
 mod defaults;
+pub mod environment;
 pub mod keys;
 pub mod load;
 mod owned;
@@ -163,7 +164,8 @@ impl fmt::Debug for Properties {
 
 /// A value as people may see it: that of a secret is replaced.
 fn shown<'a>(name: &str, value: &'a str) -> &'a str {
-    const SECRET: [&str; 6] = ["password", "secret", "key", "token", "credential", "oauthbearer.config"];
+    const SECRET: [&str; 8] =
+        ["password", "passphrase", "secret", "key", "token", "credential", "oauthbearer.config", "jaas"];
     let name = name.to_lowercase();
     let secret = SECRET.iter().any(|word| name.contains(word));
     if secret { "[hidden]" } else { value }

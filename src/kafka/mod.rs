@@ -5,6 +5,7 @@
 
 pub mod again;
 pub mod consumer;
+pub mod error;
 pub mod ffi;
 pub mod gap;
 pub mod loss;

@@ -8,6 +8,7 @@ use super::Error;
 use crate::io::SYNC_DIR;
 use crate::kafka::again::{Again, Missing};
 use crate::kafka::consumer::Settings;
+use crate::kafka::error::words;
 use crate::metrics::Metrics;
 use crate::record::batch::Encoded;
 use crate::record::topics::Topics;
@@ -150,7 +151,7 @@ impl Healer {
         };
         let again = match client {
             Some(again) => again,
-            None => client.insert(Again::new(&self.kafka).map_err(|error| Missing::Later(error.to_string()))?),
+            None => client.insert(Again::new(&self.kafka).map_err(|error| Missing::Later(words(&error)))?),
         };
         let named = (topic.name, block.partition.number);
         let fetched = again.fetch(&named, topic.id, block.first, block.next)?;

@@ -32,6 +32,7 @@ pub use view::{Idle, View, Views};
 use crate::dedupe::Table;
 use crate::io::hook::Hook;
 use crate::kafka::consumer::Settings;
+use crate::kafka::error::words;
 use crate::kafka::start::{Policy, Stop};
 use crate::kafka::tenure::WalId;
 use crate::metrics::Metrics;
@@ -110,8 +111,8 @@ pub enum ReceiverError {
     #[error(transparent)]
     Wal(#[from] WalError),
     /// The client can't be made or used.
-    #[error("kafka: {0}")]
-    Kafka(#[from] KafkaError),
+    #[error("kafka: {}", words(.0))]
+    Kafka(KafkaError),
     /// Two processes use one identity in the group.
     #[error("another process uses the same identity in group {group:?} (group.instance.id {instance:?}): {text}")]
     Fenced {
@@ -167,12 +168,19 @@ pub enum ReceiverError {
     },
 }
 
+// Not its source: that has the values of settings in its text.
+impl From<KafkaError> for ReceiverError {
+    fn from(error: KafkaError) -> Self {
+        Self::Kafka(error)
+    }
+}
+
 impl ReceiverError {
     /// The process exit code.
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Wal(error) => i32::from(error.exit_code()),
-            Self::Kafka(KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_))
+            Self::Kafka(KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) | KafkaError::Subscription(_))
             | Self::Fenced { .. }
             | Self::NoTopic(_) => 78,
             Self::Unreachable { .. } => 69,

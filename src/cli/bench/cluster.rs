@@ -5,6 +5,7 @@
 use super::exact::Extents;
 use super::value::{Value, padding};
 use super::watch::Stop;
+use crate::cli::client;
 use crate::cli::exit::{Failure, UNAVAILABLE};
 use crate::clock;
 use crate::kafka::ffi::mock::MockKafka;
@@ -90,7 +91,7 @@ impl Cluster {
         &self,
         ask: impl AsyncFnOnce(&AdminClient<DefaultClientContext>) -> Result<T, rdkafka::error::KafkaError>,
     ) -> anyhow::Result<T> {
-        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
+        let admin: AdminClient<DefaultClientContext> = self.client().create().map_err(|error| client::error(&error))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(runtime.block_on(ask(&admin))?)
     }
@@ -101,7 +102,7 @@ impl Cluster {
             let error = anyhow::Error::new(error).context(format!("no answer from {}", self.brokers));
             Failure::new(UNAVAILABLE, error)
         };
-        let client: BaseConsumer = self.client().create().map_err(anyhow::Error::new)?;
+        let client: BaseConsumer = self.client().create().map_err(|error| client::error(&error))?;
         let metadata = client.fetch_metadata(Some(topic), ANSWER).map_err(unreachable)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let partitions = match found.map(|found| (found.error(), found.partitions().len())) {
@@ -121,7 +122,7 @@ impl Cluster {
         let Some(partition) = extents.iter().position(|(low, high)| low < high) else { return Ok(false) };
         let mut config = self.client();
         config.set("group.id", "forebay-bench-look").set("enable.auto.commit", "false");
-        let client: BaseConsumer = config.create().map_err(anyhow::Error::new)?;
+        let client: BaseConsumer = config.create().map_err(|error| client::error(&error))?;
         let mut list = TopicPartitionList::new();
         let added = list.add_partition_offset(topic, partition as i32, Offset::Beginning);
         added.and_then(|()| client.assign(&list)).map_err(anyhow::Error::new)?;
@@ -215,7 +216,7 @@ impl Cluster {
             .set("queue.buffering.max.messages", "500000")
             .set("queue.buffering.max.kbytes", "262144")
             .set("enable.idempotence", if self.is_embedded() { "false" } else { "true" });
-        config.create().context("cannot make a producer")
+        config.create().map_err(|error| client::error(&error)).context("cannot make a producer")
     }
 }
 

@@ -125,7 +125,7 @@ fn client(args: &ConsumeArgs, queue_bytes: usize) -> anyhow::Result<Arc<BaseCons
     let mut config = ClientConfig::new();
     set_fetching(&mut config, queue_bytes);
     for property in &args.property {
-        let (name, value) = property.split_once('=').with_context(|| format!("{property} is not NAME=VALUE"))?;
+        let (name, value) = property.split_once('=').context("a --property is not NAME=VALUE")?;
         config.set(name, value);
     }
     config
@@ -134,7 +134,7 @@ fn client(args: &ConsumeArgs, queue_bytes: usize) -> anyhow::Result<Arc<BaseCons
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true");
-    Ok(Arc::new(config.create::<BaseConsumer>()?))
+    Ok(Arc::new(config.create::<BaseConsumer>().map_err(|error| crate::cli::client::error(&error))?))
 }
 
 /// Adds a batch; returns how many partitions have ended in it.

@@ -1,9 +1,11 @@
 //! `forebay wal ls`: the segments.
+//!
+//! Promises: exit 3 if anything that was durable does not verify, so that a list with holes is not taken for the whole.
 
 use super::super::args::WalArgs;
-use super::super::exit::{Failure, OK};
+use super::super::exit::Failure;
 use super::super::output::{Format, bytes, rows, table, talk};
-use super::{Names, file_name, look};
+use super::{Names, file_name, look, verdict};
 use crate::wal::inspect::{Overview, SegmentSummary};
 use comfy_table::Table;
 use serde::Serialize;
@@ -41,7 +43,7 @@ pub(super) fn run(args: &WalArgs) -> Result<i32, Failure> {
     if args.output == Format::Table {
         talk(&others(&log));
     }
-    Ok(OK)
+    Ok(verdict(log.is_damaged()))
 }
 
 fn row(segment: &SegmentSummary, names: &Names) -> Row {

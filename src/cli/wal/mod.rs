@@ -10,7 +10,8 @@ pub(super) mod state;
 mod status;
 
 use super::args::WalCommand;
-use super::exit::{FAILED, Failure};
+use super::exit::{FAILED, FOUND, Failure, OK};
+use super::output::talk;
 use crate::io::disk::Disk;
 use crate::record::topics::{Topic, Topics};
 use crate::record::{Partition, TopicNumber};
@@ -36,6 +37,15 @@ fn look(dir: &Path) -> Result<Overview, Failure> {
         return Err(Failure::new(FAILED, anyhow::anyhow!("there is no log in {}", dir.display())));
     }
     Ok(overview)
+}
+
+/// Says that a log is damaged, if it is; the exit code.
+fn verdict(is_damaged: bool) -> i32 {
+    if !is_damaged {
+        return OK;
+    }
+    talk("the log is damaged; see `forebay wal check`");
+    FOUND
 }
 
 /// The names of the topics in a log.

@@ -4,20 +4,21 @@
 //! to be delivered are fetched again from Kafka, compared with the logged digest, and kept in repair files; segments are
 //! not changed. Exit 3 while something that is to be delivered is damaged and not repaired.
 
-use super::super::args::{ConfigArgs, RepairArgs};
+use super::super::args::{ConfigArgs, KafkaArgs, RepairArgs};
 use super::super::exit::{CONFIG, FAILED, FOUND, Failure, OK, UNAVAILABLE};
 use super::super::output::{Format, print, screen, table, talk};
-use super::super::{layers, output};
+use super::super::{client, layers, output};
 use super::{Names, file_name};
 use crate::io::Storage;
 use crate::io::disk::Disk;
 use crate::kafka::again::{Again, Missing};
 use crate::kafka::consumer::Settings;
 use crate::pipeline::heal::assemble;
+use crate::wal::recovery::table::Verdict;
 use crate::wal::repair::{KeepError, Repairs};
 use crate::wal::scan::survey::{Survey, survey};
 use crate::wal::segment::LOCK;
-use crate::wal::{CorruptBlock, State, WalError};
+use crate::wal::{CorruptBlock, Finding, State, WalError};
 use comfy_table::Table;
 use serde::Serialize;
 use std::path::Path;
@@ -80,7 +81,7 @@ pub(in super::super) fn run(args: &RepairArgs) -> Result<i32, Failure> {
     if found.segments.is_empty() && found.findings.is_empty() {
         return Err(Failure::new(FAILED, anyhow::anyhow!("there is no log in {}", dir.display())));
     }
-    let client = if args.from_kafka { Some(client(&args.settings, dir)?) } else { None };
+    let client = if args.from_kafka { Some(client(&args.kafka, dir)?) } else { None };
     let repairer = Repairer::new(&storage, dir, &found, client, args.apply);
     let mut blocks: Vec<Row> = Vec::new();
     for block in &found.corrupt {
@@ -89,12 +90,20 @@ pub(in super::super) fn run(args: &RepairArgs) -> Result<i32, Failure> {
         blocks.push(repairer.row(block, silent)?);
     }
     drop(lock);
-    let beyond_repair: Vec<String> = found.refusal().map(|f| f.clone().into_error().to_string()).into_iter().collect();
+    let beyond_repair = beyond_repair(&found);
     let open = |row: &Row| !matches!(row.outcome, Outcome::Settled | Outcome::Repaired);
     let ok = beyond_repair.is_empty() && !blocks.iter().any(open);
     let report = Report { schema: SCHEMA, ok, applied: args.apply, blocks, beyond_repair };
     show(args.wal.output, &report)?;
     Ok(code(&report))
+}
+
+/// What keeps the log from being opened, but for the blocks that can be fetched again.
+fn beyond_repair(found: &Survey) -> Vec<String> {
+    let live = found.live_corrupt();
+    let is_live = |f: &Finding| live.iter().any(|block| f.path == block.path && f.lsn == Some(block.lsn));
+    let fatal = |f: &&Finding| matches!(f.verdict, Verdict::Refuse | Verdict::Unreadable) && !is_live(f);
+    found.findings.iter().filter(fatal).map(|f| f.clone().into_error().to_string()).collect()
 }
 
 fn code(report: &Report) -> i32 {
@@ -119,11 +128,10 @@ fn lock(storage: &dyn Storage, dir: &Path) -> Result<Box<dyn Send + Sync>, Failu
 }
 
 /// Only how to reach Kafka matters; the rest of the configuration may be missing.
-fn client(settings: &ConfigArgs, dir: &Path) -> Result<Again, Failure> {
-    let mut settings = settings.clone();
-    settings.wal = Some(dir.display().to_string());
-    settings.sink = Some("null".to_owned());
-    settings.topic = vec!["^.*".to_owned()];
+fn client(args: &KafkaArgs, dir: &Path) -> Result<Again, Failure> {
+    let KafkaArgs { config, set, brokers } = args.clone();
+    let (wal, sink, topic) = (Some(dir.display().to_string()), Some("null".to_owned()), vec!["^.*".to_owned()]);
+    let settings = ConfigArgs { config, set, brokers, topic, group: None, wal, sink };
     let kafka = layers::read(&settings)?.config.kafka;
     let settings = Settings {
         brokers: kafka.brokers,
@@ -133,7 +141,7 @@ fn client(settings: &ConfigArgs, dir: &Path) -> Result<Again, Failure> {
         queue_bytes: QUEUE_BYTES,
         properties: kafka.properties.0,
     };
-    Again::new(&settings).map_err(|error| Failure::new(CONFIG, error))
+    Again::new(&settings).map_err(|error| Failure::new(CONFIG, client::error(&error)))
 }
 
 struct Repairer {
@@ -256,6 +264,9 @@ fn words(outcome: Outcome) -> &'static str {
 fn summary(report: &Report) -> String {
     let count = |outcome| report.blocks.iter().filter(|row| row.outcome == outcome).count();
     let repairable = count(Outcome::ToFetch) + count(Outcome::InKafka);
+    if !report.beyond_repair.is_empty() {
+        return "the log can't be opened: this damage is beyond repair, whatever Kafka has".to_owned();
+    }
     match (report.blocks.len(), repairable, report.ok) {
         (0, _, true) => "ok: no block is damaged".to_owned(),
         (_, _, true) => format!("ok: {} repaired, the others are delivered", count(Outcome::Repaired)),

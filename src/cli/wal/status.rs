@@ -1,10 +1,10 @@
 //! `forebay wal status`: each partition's watermarks, and what the log keeps.
 
 use super::super::args::WalArgs;
-use super::super::exit::{FOUND, Failure, OK};
-use super::super::output::{Format, bytes, plain, print, screen, table, talk, thousands};
+use super::super::exit::Failure;
+use super::super::output::{Format, bytes, plain, print, screen, table, thousands};
 use super::dump::Planned;
-use super::{Names, look};
+use super::{Names, look, verdict};
 use crate::io::disk::Disk;
 use crate::record::{Partition, batch};
 use crate::wal::inspect::{Dumped, Overview, dump};
@@ -98,10 +98,7 @@ pub(super) fn run(args: &WalArgs) -> Result<i32, Failure> {
         }
         Format::Table => print(&text(&status))?,
     }
-    if status.damaged {
-        talk("the log is damaged; see `forebay wal check`");
-    }
-    Ok(if status.damaged { FOUND } else { OK })
+    Ok(verdict(status.damaged))
 }
 
 fn status(dir: &Path, log: &Overview) -> Result<Status, Failure> {
