@@ -67,13 +67,14 @@ pub struct Restored {
     pub source: Source,
     /// The last durable receipt, if any.
     pub receipt: Option<Receipt>,
-    /// The last output name logged through [`SinkLog::name_output`], if any.
+    /// The last output name logged through [`SinkLog::name_output`], if any; empty when it was taken back.
     pub named: Option<String>,
 }
 
 /// The part of the log a sink may use. Blocking.
 pub trait SinkLog {
-    /// Makes the name of an output durable in the log *before* the output is created; returns when it is synced.
+    /// Makes the name of an output durable in the log *before* the output is created; returns when it is synced. An empty
+    /// name takes the last one back.
     fn name_output(&self, partition: Partition, name: &str) -> Result<(), SinkError>;
     /// Makes several names durable as [`SinkLog::name_output`] does; worth implementing where one sync can do for all.
     fn name_outputs(&self, names: &[(Partition, String)]) -> Result<(), SinkError> {

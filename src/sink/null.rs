@@ -1,8 +1,8 @@
 //! The sink that keeps nothing: for measuring everything before it.
 //!
-//! Promises: it counts and gives receipts at once.
+//! Promises: it counts and gives receipts at once. Never: it does not go on where files wait to be published.
 
-use super::{Receipt, Restored, Sink, SinkError, SinkLog, Source, Tier, receipts};
+use super::{Receipt, Restored, Sink, SinkError, SinkLog, Source, Tier, file, receipts};
 use crate::record::Block;
 
 /// Counts what it drops.
@@ -29,8 +29,8 @@ impl Sink for Null {
         Tier::Idempotent
     }
 
-    fn restore(&mut self, _restored: &[Restored], _log: &dyn SinkLog) -> Result<(), SinkError> {
-        Ok(())
+    fn restore(&mut self, restored: &[Restored], _log: &dyn SinkLog) -> Result<(), SinkError> {
+        file::refuse_to_leave(restored)
     }
 
     fn watermark(&mut self, _source: &Source) -> Result<Option<i64>, SinkError> {

@@ -1,10 +1,10 @@
 //! Records to standard output, or to any writer.
 //!
 //! Promises: a receipt is returned after the writer took and flushed everything. Never: it can't take anything back, so
-//! blocks in doubt at a crash come twice.
+//! blocks in doubt at a crash come twice; and it does not go on where files wait to be published.
 
 use super::render::{Format, Renderer};
-use super::{Receipt, Restored, Sink, SinkError, SinkLog, Source, Tier, receipts};
+use super::{Receipt, Restored, Sink, SinkError, SinkLog, Source, Tier, file, receipts};
 use crate::io::IoError;
 use crate::record::Block;
 use std::fmt::{self, Debug, Formatter};
@@ -43,8 +43,8 @@ impl Sink for Stdout {
         Tier::AtLeastOnce
     }
 
-    fn restore(&mut self, _restored: &[Restored], _log: &dyn SinkLog) -> Result<(), SinkError> {
-        Ok(())
+    fn restore(&mut self, restored: &[Restored], _log: &dyn SinkLog) -> Result<(), SinkError> {
+        file::refuse_to_leave(restored)
     }
 
     fn watermark(&mut self, _source: &Source) -> Result<Option<i64>, SinkError> {

@@ -4,14 +4,20 @@
 //! - A receipt is returned after the file was synced, and its directory if the file is new. A file is published
 //!   (renamed from `.part`) after its last receipt is durable in the log, and never changes from then on.
 //! - A file is created only after its name is durable in the log. A file this log did not name is never cut or
-//!   replaced: the sink stops and names it.
+//!   replaced: the sink stops and names it. A name is logged when nothing has it, and taken back (an empty name is logged)
+//!   when something else has it by the time the file is made.
 //! - At a start each file is brought to exactly what its last receipt says ([`restore`]); what comes again is written
 //!   again with the same bytes.
 //! - A full disk is a [`SinkError::Retry`]: nothing beyond the receipts counts, and the same bytes go to the same place
 //!   when there is room. Any other failed write or sync is final: no receipt is returned any more.
+//! - What another sink delivered is left out: files go on behind it. Another sink does not go on while a file is not
+//!   published.
 //!
 //! Never: it does not cut a file in place, and does not split a call of `deliver` over two files of a partition (so a
 //! file may exceed `roll_bytes` by one delivery).
+//!
+//! Not covered: at a start the `.part` that has the logged name and no receipt is removed. One that something else made
+//! after the process died between name and receipt, or in another directory chosen since, looks the same.
 
 mod detail;
 mod handles;
@@ -23,11 +29,12 @@ use super::render::{FLUSH_BYTES, Format, Renderer};
 use super::{Receipt, Restored, Sink, SinkError, SinkLog, Source, Tier};
 use crate::io::{IoError, SYNC_DIR, Storage};
 use crate::record::{Block, Partition};
-use detail::State;
+use detail::{Detail, State};
 use handles::Handles;
 use names::Paths;
 use output::{OpenFile, Output};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +124,13 @@ impl FileSink {
         sorted.sort_by_key(|(source, _)| source.partition);
         let runs: Vec<&[&(Source, Block)]> = sorted.chunk_by(|a, b| a.0.partition == b.0.partition).collect();
         self.accept(&runs)?;
-        self.open_files(&runs, log)?;
+        if let Err(error) = self.open_files(&runs, log) {
+            if matches!(error, SinkError::Fatal(_)) {
+                // Best effort: it stops with that error anyway.
+                let _ = self.take_back_names(log);
+            }
+            return Err(error);
+        }
         for run in &runs {
             self.write_run(run)?;
         }
@@ -152,6 +165,7 @@ impl FileSink {
             let (source, block) = run[0];
             if self.outputs.get(&source.partition).is_some_and(|output| output.file.is_none()) {
                 let name = names::output(source, block.header.first, self.options.format);
+                refuse_foreign(self.storage.as_ref(), &Paths::new(&self.root, &name))?;
                 names.push((source.partition, name));
             }
         }
@@ -183,6 +197,18 @@ impl FileSink {
         Ok(())
     }
 
+    /// What is named and has no receipt is removed at the next start; not what something else put there.
+    fn take_back_names(&self, log: &dyn SinkLog) -> Result<(), SinkError> {
+        let mut foreign = Vec::new();
+        for (partition, output) in self.outputs.iter().filter(|(_, output)| output.file.is_none()) {
+            let paths = output.named.as_ref().map(|name| Paths::new(&self.root, name));
+            if paths.is_some_and(|paths| refuse_foreign(self.storage.as_ref(), &paths).is_err()) {
+                foreign.push((*partition, String::new()));
+            }
+        }
+        if foreign.is_empty() { Ok(()) } else { log.name_outputs(&foreign) }
+    }
+
     fn create(&mut self, partition: Partition, name: String) -> Result<(), SinkError> {
         let Some(output) = self.outputs.get_mut(&partition) else {
             return Ok(());
@@ -192,16 +218,18 @@ impl FileSink {
             self.storage.create_dir_all(&paths.dir)?;
             output.has_dir = true;
         }
-        for path in [&paths.published, &paths.part] {
-            if self.storage.exists(path)? {
-                return Err(SinkError::Fatal(format!(
-                    "{} exists and was not written from this log; move it away or choose another directory",
-                    path.display()
-                )));
-            }
+        refuse_foreign(self.storage.as_ref(), &paths)?;
+        let mut created = self.handles.create(partition, &paths.part);
+        if matches!(&created, Err(e) if e.source.kind() == ErrorKind::NotFound) {
+            // Whoever reads the files removed the directory when it was empty.
+            self.storage.create_dir_all(&paths.dir)?;
+            created = self.handles.create(partition, &paths.part);
+        }
+        match created {
+            Err(e) if e.source.kind() == ErrorKind::AlreadyExists => return Err(foreign(&paths.part)),
+            other => other?,
         }
         self.unsynced.insert(paths.dir);
-        self.handles.create(partition, &paths.part)?;
         output.file = Some(OpenFile::new(name));
         Ok(())
     }
@@ -257,42 +285,58 @@ impl FileSink {
             output.finished = output.file.take();
             self.handles.close(partition);
         }
+        // From now on the log's last receipt is one of this file.
+        (output.named, output.published) = (None, None);
         Some(receipt)
     }
 
-    /// Renames a finished file whose last receipt is durable; the directory is still to be synced. Returns the receipt
-    /// that says so.
-    fn publish(&mut self, partition: Partition) -> Result<Option<Receipt>, SinkError> {
+    /// Renames a finished file whose last receipt is durable; the directory is still to be synced.
+    fn publish(&mut self, partition: Partition) -> Result<(), SinkError> {
         let Some(output) = self.outputs.get_mut(&partition) else {
-            return Ok(None);
+            return Ok(());
         };
         let Some(file) = &output.finished else {
-            return Ok(None);
+            return Ok(());
         };
         let paths = Paths::new(&self.root, &file.name);
         self.storage.rename(&paths.part, &paths.published)?;
         self.unsynced.insert(paths.dir);
-        let receipt = file.receipt(&output.source, State::Published);
+        output.published = Some(file.receipt(&output.source, State::Published));
         output.finished = None;
-        Ok(Some(receipt))
+        Ok(())
     }
 
     fn sync_dirs(&mut self) -> Result<(), SinkError> {
         while let Some(dir) = self.unsynced.first() {
-            self.storage.sync_dir(dir)?;
+            match self.storage.sync_dir(dir) {
+                // Its readers took what was published there, and then the directory: no name can be lost any more.
+                Err(e) if e.source.kind() == ErrorKind::NotFound && !self.has_file_in(dir) => {}
+                other => other?,
+            }
             self.unsynced.pop_first();
         }
         Ok(())
     }
 
+    /// True if a file that is not published yet belongs there.
+    fn has_file_in(&self, dir: &Path) -> bool {
+        let mut files = self.outputs.values().flat_map(|output| output.file.iter().chain(&output.finished));
+        files.any(|file| Paths::new(&self.root, &file.name).dir == dir)
+    }
+
     /// Publishes what was finished before, and finishes what is old enough.
     fn finish(&mut self, closing: bool) -> Result<Vec<Receipt>, SinkError> {
-        let mut receipts = Vec::new();
         let partitions: Vec<Partition> = self.outputs.keys().copied().collect();
         for partition in partitions {
-            receipts.extend(self.publish(partition)?);
+            match self.publish(partition).map_err(waiting_if_full) {
+                // Nothing waits for it: a later call publishes it, or the next start. Nor do the others' receipts.
+                Err(SinkError::Retry { .. }) => {}
+                other => other?,
+            }
         }
         self.sync_dirs()?;
+        let published = self.outputs.values_mut().filter_map(|output| output.published.take());
+        let mut receipts: Vec<Receipt> = published.collect();
         for (partition, output) in &mut self.outputs {
             let due =
                 |file: &mut OpenFile| file.is_settled() && (closing || file.since.elapsed() >= self.options.roll_age);
@@ -304,6 +348,40 @@ impl FileSink {
         }
         Ok(receipts)
     }
+}
+
+fn refuse_foreign(storage: &dyn Storage, paths: &Paths) -> Result<(), SinkError> {
+    for path in [&paths.published, &paths.part] {
+        if storage.exists(path)? {
+            return Err(foreign(path));
+        }
+    }
+    Ok(())
+}
+
+fn foreign(path: &Path) -> SinkError {
+    SinkError::Fatal(format!(
+        "{} exists and was not written from this log; move it away or choose another directory",
+        path.display()
+    ))
+}
+
+/// Keeps another sink from going on where files wait to be published: its receipts would take the place of theirs, and
+/// nobody would ever publish them.
+pub(super) fn refuse_to_leave(restored: &[Restored]) -> Result<(), SinkError> {
+    for Restored { source, receipt, .. } in restored {
+        let detail = receipt.as_ref().and_then(|receipt| Detail::decode(&receipt.detail).ok());
+        if let Some(detail) = detail.filter(|detail| detail.state != State::Published) {
+            return Err(SinkError::Fatal(format!(
+                "{} of {}/{} is not published yet; run once more with the file sink (a clean stop or --exit-at-end \
+                 publishes it) before the sink is changed",
+                Paths::new(Path::new(""), &detail.name).part.display(),
+                source.topic,
+                source.partition.number
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A disk without room is worth waiting for, unless it was a sync that failed: then data is lost.
@@ -347,11 +425,7 @@ impl Sink for FileSink {
 
     fn tick(&mut self, closing: bool, log: &dyn SinkLog) -> Result<Vec<Receipt>, SinkError> {
         let _ = log;
-        match self.guarded(|sink| sink.finish(closing)) {
-            // Nothing waits for it: what is finished is published by a later call, or at the next start.
-            Err(SinkError::Retry { .. }) => Ok(Vec::new()),
-            other => other,
-        }
+        self.guarded(|sink| sink.finish(closing))
     }
 }
 

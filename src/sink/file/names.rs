@@ -33,6 +33,12 @@ pub(super) fn format_of(name: &str) -> Format {
     }
 }
 
+/// The first offset a name speaks of.
+pub(super) fn first_of(name: &str) -> Option<i64> {
+    let file = name.rsplit('/').next()?;
+    file.split('.').next()?.parse().ok()
+}
+
 /// Percent-escapes everything outside `[A-Za-z0-9._-]`, and the names `.` and `..`.
 fn escaped(topic: &str) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
@@ -95,10 +101,12 @@ mod tests {
     }
 
     #[test]
-    fn a_name_tells_its_format() {
+    fn a_name_tells_its_format_and_offset() {
         for format in [Format::Jsonl, Format::Raw] {
-            assert_eq!(format_of(&output(&source(0), 7, format)), format);
+            let name = output(&source(0), 7, format);
+            assert_eq!((format_of(&name), first_of(&name)), (format, Some(7)));
         }
+        assert_eq!(first_of(""), None);
         let paths = Paths::new(Path::new("out"), "topic=t/partition=0/7.txt");
         assert_eq!(paths.part, Path::new("out/topic=t/partition=0/7.txt.part"));
         assert_eq!(paths.dir, Path::new("out/topic=t/partition=0"));

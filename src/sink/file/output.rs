@@ -140,16 +140,20 @@ pub(super) struct Output {
     pub file: Option<OpenFile>,
     /// A file that has its last receipt and is to be published.
     pub finished: Option<OpenFile>,
+    /// Says that the last file has its published name: given once its directory is synced, unless the next file has a
+    /// receipt by then.
+    pub published: Option<Receipt>,
     /// The directory is known to exist and its name to be durable.
     pub has_dir: bool,
-    /// The last name that was made durable in the log.
+    /// A name that is durable in the log and has no receipt yet.
     pub named: Option<String>,
 }
 
 impl Output {
     /// Nothing yet.
     pub fn new(source: Source) -> Self {
-        Self { source, next: i64::MIN, file: None, finished: None, has_dir: false, named: None }
+        let (file, finished, published) = (None, None, None);
+        Self { source, next: i64::MIN, file, finished, published, has_dir: false, named: None }
     }
 }
 

@@ -75,16 +75,38 @@ pub(super) fn restore(
 ) -> Result<Output, SinkError> {
     let mut output = Output::new(restored.source.clone());
     let receipt = restored.receipt.as_ref();
-    let detail = receipt.map(|receipt| read_detail(restored, receipt)).transpose()?;
-    let receipted = detail.as_ref().map(|detail| &detail.name);
-    if let Some(named) = restored.named.as_ref().filter(|named| Some(*named) != receipted) {
+    let by_file = receipt.filter(|receipt| !receipt.detail.is_empty());
+    let detail = by_file.map(|receipt| read_detail(restored, receipt)).transpose()?;
+    if let Some(named) = unreceipted(restored, detail.as_ref()) {
         drop_unreceipted(storage, &Paths::new(root, named))?;
     }
-    if let (Some(receipt), Some(detail)) = (receipt, detail) {
+    if let Some(receipt) = receipt {
         output.next = receipt.next;
+    }
+    if let (Some(receipt), Some(detail)) = (receipt, detail) {
         output.file = Restore { storage, log, restored, receipt, detail: &detail }.run(root)?;
+        let dir = Paths::new(root, &detail.name).dir;
+        let published = output.file.is_none() && detail.state != State::Published;
+        // Without its directory this is perhaps not where the file is: its receipt stays as it is.
+        if published && storage.exists(&dir)? {
+            storage.sync_dir(&dir)?;
+            let file = OpenFile::restored(&detail, receipt);
+            output.published = Some(file.receipt(&output.source, State::Published));
+        }
     }
     Ok(output)
+}
+
+/// The name of a file that was perhaps made and has no receipt. An empty name was taken back.
+fn unreceipted<'a>(restored: &'a Restored, detail: Option<&Detail>) -> Option<&'a str> {
+    let named = restored.named.as_deref().filter(|name| !name.is_empty())?;
+    let is_unreceipted = match (detail, &restored.receipt) {
+        (Some(detail), _) => detail.name != named,
+        // Another sink delivered since: what was named before that may be published, and nothing waits for it.
+        (None, Some(elsewhere)) => names::first_of(named).is_some_and(|first| first >= elsewhere.next),
+        (None, None) => true,
+    };
+    is_unreceipted.then_some(named)
 }
 
 fn read_detail(restored: &Restored, receipt: &Receipt) -> Result<Detail, SinkError> {
@@ -140,7 +162,15 @@ impl Restore<'_> {
                 let lost = self.render_tail(&paths)?;
                 self.replace(&paths, &paths.part, self.detail.tail.position, &lost)?;
             }
-            Action::Republish => self.replace(&paths, &paths.published, self.detail.len, &[])?,
+            Action::Republish => {
+                self.replace(&paths, &paths.published, self.detail.len, &[])?;
+                if !self.is_still_published(&paths)? {
+                    // Its reader has taken it away meanwhile: it must not come back.
+                    self.storage.unlink(&paths.part)?;
+                    self.storage.sync_dir(&paths.dir)?;
+                    return Ok(None);
+                }
+            }
             Action::Ambiguous => {
                 let (part, published) = (paths.part.display(), paths.published.display());
                 let text = format!("both {part} and {published} exist; one of them is not from this log");
@@ -174,6 +204,11 @@ impl Restore<'_> {
             (true, false) => Found::Exact,
             (true, true) => Found::Longer,
         })
+    }
+
+    fn is_still_published(&self, paths: &Paths) -> Result<bool, SinkError> {
+        let is_there = self.storage.exists(&paths.published)?;
+        Ok(is_there && self.storage.open(&paths.published, false)?.len()? == self.detail.len)
     }
 
     /// Renders the receipted bytes behind the tail again from the log's blocks.
@@ -214,6 +249,8 @@ impl Restore<'_> {
 
     /// Puts a copy of the first `keep` bytes of `from` and `then`, verified, in the place of the part file.
     fn replace(&self, paths: &Paths, from: &Path, keep: u64, then: &[u8]) -> Result<(), SinkError> {
+        // It is missing when it was removed with all that was in it, or another one was chosen.
+        self.storage.create_dir_all(&paths.dir)?;
         let made = self.make_copy(paths, from, keep, then);
         if made.is_err() {
             // Best effort: an incomplete copy only takes room, and the next start removes it too.

@@ -1,13 +1,18 @@
+use super::super::null::Null;
+use super::super::stdout::Stdout;
 use super::super::testing::{NoLog, block, source};
 use super::*;
+use crate::io::File;
 use crate::io::disk::Disk;
 use crate::io::fault::Faults;
-use crate::io::fault::Operation::{self, Create, CreateDir, Sync, SyncDir, Write};
+use crate::io::fault::Operation::{self, Create, CreateDir, Rename, Sync, SyncDir, Write};
 use crate::io::sim::Sim;
 use std::sync::Mutex;
 
 const ROOT: &str = "/out";
 const FIRST: &str = "/out/topic=t/partition=0/00000000000000000000.txt";
+const ENOENT: i32 = 2;
+const EEXIST: i32 = 17;
 const ENOSPC: i32 = 28;
 
 fn options() -> FileOptions {
@@ -29,6 +34,12 @@ fn on_faults() -> (Arc<Faults>, FileSink) {
 struct Kept {
     blocks: Vec<Block>,
     names: Mutex<Vec<String>>,
+}
+
+impl Kept {
+    fn last_name(&self) -> Option<String> {
+        self.names.lock().unwrap().last().cloned()
+    }
 }
 
 impl SinkLog for Kept {
@@ -169,12 +180,172 @@ fn a_file_this_log_did_not_name_is_left_alone_and_named() {
         sim.create_dir_all(Path::new(&name).parent().unwrap()).unwrap();
         sim.create_new(Path::new(&name)).unwrap();
         let storage: Arc<dyn Storage> = Arc::new(sim.clone());
-        let mut sink = sink_on(&storage);
-        sink.restore(&restored(None, None), &NoLog).unwrap();
-        let error = sink.deliver(&[(source(0), block(0, 0, 3))], &NoLog).unwrap_err();
-        assert!(error.to_string().starts_with(&format!("{name} exists")), "{error}");
-        assert_eq!(sim.files()[Path::new(&name)], b"");
+        let log = Kept::default();
+        for start in 0..3 {
+            let mut sink = sink_on(&storage);
+            sink.restore(&restored(None, log.last_name().as_deref()), &log).unwrap();
+            let error = sink.deliver(&[(source(0), block(0, 0, 3))], &log).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("{name} exists")), "start {start}: {error}");
+            assert_eq!(sim.files()[Path::new(&name)], b"");
+        }
+        assert_eq!(log.last_name(), None);
     }
+}
+
+#[test]
+fn a_file_that_appears_after_its_name_was_logged_is_left_alone_too() {
+    /// Something else makes the file when its name has just become durable.
+    struct Raced(Sim, Kept);
+    impl SinkLog for Raced {
+        fn name_output(&self, partition: Partition, name: &str) -> Result<(), SinkError> {
+            let path = PathBuf::from(format!("{FIRST}.part"));
+            if !self.0.exists(&path)? {
+                self.0.create_dir_all(path.parent().unwrap())?;
+                self.0.create_new(&path)?;
+            }
+            self.1.name_output(partition, name)
+        }
+        fn read_blocks(&self, _: Partition, _: i64, _: i64) -> Result<Vec<Block>, SinkError> {
+            Ok(Vec::new())
+        }
+    }
+    let sim = Sim::new(1);
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let log = Raced(sim.clone(), Kept::default());
+    for start in 0..3 {
+        let mut sink = sink_on(&storage);
+        sink.restore(&restored(None, log.1.last_name().as_deref()), &log).unwrap();
+        let error = sink.deliver(&[(source(0), block(0, 0, 3))], &log).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{FIRST}.part exists")), "start {start}: {error}");
+        assert_eq!(sim.files()[Path::new(&format!("{FIRST}.part"))], b"");
+    }
+    assert_eq!(log.1.names.lock().unwrap().len(), 2, "named and taken back");
+
+    let (faults, mut sink) = on_faults();
+    faults.fail(Create, 0, EEXIST);
+    let error = sink.deliver(&[(source(0), block(0, 0, 3))], &NoLog).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("{FIRST}.part exists")), "{error}");
+}
+
+#[test]
+fn files_go_on_behind_what_another_sink_delivered() {
+    let fifth = names::output(&source(0), 5, Format::Raw);
+    // Published, left over by an earlier change of the sink, or named since and without a receipt.
+    for (named, suffix, stays) in [(0, "", true), (0, ".part", true), (5, ".part", false)] {
+        let sim = Sim::new(1);
+        let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+        let name = names::output(&source(0), named, Format::Raw);
+        let path = Path::new(ROOT).join(format!("{name}{suffix}"));
+        sim.create_dir_all(path.parent().unwrap()).unwrap();
+        sim.create_new(&path).unwrap();
+        let elsewhere = Null::default().deliver(&[(source(0), block(0, 3, 5))], &NoLog).unwrap().remove(0);
+        let start = || {
+            let mut sink = sink_on(&storage);
+            sink.restore(&restored(Some(elsewhere.clone()), Some(&name)), &NoLog).unwrap();
+            sink
+        };
+        let error = start().deliver(&[(source(0), block(0, 4, 6))], &NoLog).unwrap_err();
+        assert!(error.to_string().contains("again after 5"), "{error}");
+        assert_eq!(sim.files().contains_key(&path), stays, "{}", path.display());
+        start().deliver(&[(source(0), block(0, 5, 7))], &NoLog).unwrap();
+        let part = Path::new(ROOT).join(format!("{fifth}.part"));
+        assert_eq!(sim.files()[&part], b"record 5\nrecord 6\n");
+    }
+}
+
+#[test]
+fn another_sink_goes_on_only_where_every_file_is_published() {
+    let (_, mut sink) = on_faults();
+    let blocks = [(source(0), block(0, 0, 3))];
+    let open = sink.deliver(&blocks, &NoLog).unwrap();
+    let finished = sink.tick(true, &NoLog).unwrap();
+    let published = sink.tick(true, &NoLog).unwrap();
+    let elsewhere = Null::default().deliver(&blocks, &NoLog).unwrap();
+    for (receipts, goes_on) in [(open, false), (finished, false), (published, true), (elsewhere, true)] {
+        let stdout = Stdout::new(Box::new(std::io::sink()), Format::Raw);
+        let others: [Box<dyn Sink>; 2] = [Box::new(Null::default()), Box::new(stdout)];
+        for mut other in others {
+            let result = other.restore(&restored(Some(receipts[0].clone()), None), &NoLog);
+            assert_eq!(result.is_ok(), goes_on);
+            if let Err(error) = result {
+                let part = "topic=t/partition=0/00000000000000000000.txt.part of t/0 is not published yet";
+                assert!(error.to_string().starts_with(part), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_start_publishes_or_finds_taken_gets_its_receipt_where_its_directory_is() {
+    let sim = Sim::new(1);
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let mut sink = sink_on(&storage);
+    sink.deliver(&[(source(0), block(0, 0, 3))], &NoLog).unwrap();
+    let finished = sink.tick(true, &NoLog).unwrap().remove(0);
+    let left = sim.snapshot();
+    let published = sink.tick(true, &NoLog).unwrap();
+    let taken = sim.snapshot();
+    taken.unlink(Path::new(FIRST)).unwrap();
+    for (disk, is_there) in [(left, true), (sim, true), (taken, true), (Sim::new(2), false)] {
+        let expected = if is_there { &published[..] } else { &[] };
+        let storage: Arc<dyn Storage> = Arc::new(disk);
+        let mut again = sink_on(&storage);
+        again.restore(&restored(Some(finished.clone()), None), &NoLog).unwrap();
+        assert_eq!(again.tick(false, &NoLog).unwrap(), expected);
+        assert_eq!(again.tick(false, &NoLog).unwrap(), []);
+    }
+}
+
+#[test]
+fn the_next_files_receipt_is_not_followed_by_that_of_the_last_one() {
+    let (_, mut sink) = on_faults();
+    sink.deliver(&[(source(0), block(0, 0, 3))], &NoLog).unwrap();
+    sink.tick(true, &NoLog).unwrap();
+    sink.deliver(&[(source(0), block(0, 3, 5))], &NoLog).unwrap();
+    assert_eq!(sink.tick(false, &NoLog).unwrap(), [], "it would take the place of the open file's");
+}
+
+#[test]
+fn a_full_disk_at_one_file_keeps_no_receipt_from_the_others() {
+    let (faults, mut sink) = on_faults();
+    let blocks = [0, 1, 2].map(|number| (source(number), block(number, 0, 3)));
+    sink.deliver(&blocks, &NoLog).unwrap();
+    let mut tick = || {
+        let receipts = sink.tick(true, &NoLog).unwrap();
+        receipts.iter().map(|receipt| receipt.partition.number).collect::<Vec<_>>()
+    };
+    assert_eq!(tick(), [0, 1, 2], "finished");
+    faults.fail(Rename, 1, ENOSPC);
+    assert_eq!(tick(), [0, 2], "published");
+    assert_eq!(tick(), [1]);
+    assert!(tick().is_empty());
+}
+
+#[test]
+fn a_directory_that_a_reader_removed_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = FileSink::new(Arc::new(Disk), dir.path(), options());
+    sink.deliver(&[(source(0), block(0, 0, 3))], &NoLog).unwrap();
+    while !sink.tick(true, &NoLog).unwrap().is_empty() {}
+    std::fs::remove_dir_all(dir.path().join("topic=t")).unwrap();
+    sink.deliver(&[(source(0), block(0, 3, 4))], &NoLog).unwrap();
+    let part = format!("{}.part", names::output(&source(0), 3, Format::Raw));
+    assert_eq!(std::fs::read_to_string(dir.path().join(part)).unwrap(), "record 3\n");
+}
+
+#[test]
+fn a_directory_that_is_gone_needs_no_sync_unless_a_file_is_written_in_it() {
+    let blocks = [(source(0), block(0, 0, 3))];
+    let (faults, mut sink) = on_faults();
+    sink.deliver(&blocks, &NoLog).unwrap();
+    sink.tick(true, &NoLog).unwrap();
+    faults.fail(SyncDir, 0, ENOENT);
+    assert_eq!(sink.tick(true, &NoLog).unwrap().len(), 1, "published and taken");
+
+    let (faults, mut sink) = on_faults();
+    faults.fail(SyncDir, 0, ENOENT);
+    assert!(matches!(sink.deliver(&blocks, &NoLog), Err(SinkError::Io(_))));
+    assert!(matches!(sink.deliver(&blocks, &NoLog), Err(SinkError::Fatal(_))));
 }
 
 #[test]
@@ -219,6 +390,73 @@ fn a_torn_last_page_is_written_again_from_the_log() {
         sink_on(&storage).restore(&restored(Some(receipt.clone()), None), &log).unwrap();
         assert_eq!(sim.files()[Path::new(&part)], whole);
     }
+}
+
+#[test]
+fn an_open_file_is_written_again_where_its_directory_is_missing() {
+    let log = Kept { blocks: vec![block(0, 0, 3)], ..Kept::default() };
+    let (sim, receipt) = delivered(&log);
+    let other = Sim::new(2);
+    let storage: Arc<dyn Storage> = Arc::new(other.clone());
+    sink_on(&storage).restore(&restored(Some(receipt), None), &log).unwrap();
+    let part = PathBuf::from(format!("{FIRST}.part"));
+    for seed in 0..8 {
+        assert_eq!(other.crash(seed).files().get(&part), sim.files().get(&part), "seed {seed}");
+    }
+}
+
+/// A disk whose reader takes a published file away as soon as a copy of it has its place.
+#[derive(Debug)]
+struct Greedy(Sim);
+
+impl Storage for Greedy {
+    fn create_new(&self, path: &Path) -> Result<Arc<dyn File>, IoError> {
+        self.0.create_new(path)
+    }
+    fn open(&self, path: &Path, write: bool) -> Result<Arc<dyn File>, IoError> {
+        self.0.open(path, write)
+    }
+    fn list(&self, dir: &Path) -> Result<Vec<String>, IoError> {
+        self.0.list(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
+        self.0.rename(from, to)?;
+        let published = to.with_extension("");
+        let is_copied = to.extension().is_some_and(|suffix| suffix == "part") && self.0.exists(&published)?;
+        if is_copied { self.0.unlink(&published) } else { Ok(()) }
+    }
+    fn unlink(&self, path: &Path) -> Result<(), IoError> {
+        self.0.unlink(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
+        self.0.sync_dir(dir)
+    }
+    fn create_dir_all(&self, dir: &Path) -> Result<(), IoError> {
+        self.0.create_dir_all(dir)
+    }
+    fn exists(&self, path: &Path) -> Result<bool, IoError> {
+        self.0.exists(path)
+    }
+    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + std::marker::Sync>>, IoError> {
+        self.0.lock(path)
+    }
+    fn free_bytes(&self, dir: &Path) -> Result<u64, IoError> {
+        self.0.free_bytes(dir)
+    }
+}
+
+#[test]
+fn a_file_that_is_taken_while_it_is_published_again_does_not_come_back() {
+    let sim = Sim::new(1);
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let mut sink = sink_on(&storage);
+    sink.deliver(&[(source(0), block(0, 0, 3))], &NoLog).unwrap();
+    let finished = sink.tick(true, &NoLog).unwrap().remove(0);
+    sink.tick(true, &NoLog).unwrap();
+    assert!(sim.files().contains_key(Path::new(FIRST)));
+    let greedy: Arc<dyn Storage> = Arc::new(Greedy(sim.clone()));
+    sink_on(&greedy).restore(&restored(Some(finished), None), &NoLog).unwrap();
+    assert!(sim.files().is_empty(), "{:?}", sim.files().into_keys().collect::<Vec<_>>());
 }
 
 #[test]
