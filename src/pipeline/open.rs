@@ -25,6 +25,7 @@ use crate::sink::render::Format;
 use crate::sink::target::{self, Target};
 use crate::sink::{Receipt, Restored, Sink, Source};
 use crate::wal::{self, Entry, Feed, Log, State};
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -259,7 +260,7 @@ fn receiver_options(config: &Config, state: &State) -> receiver::Options {
         kafka: KafkaSettings {
             brokers: kafka.brokers.clone(),
             group: kafka.group.clone(),
-            instance_id: kafka.static_membership.then(|| wal.to_string()),
+            instance_id: kafka.static_membership.then(|| instance_id(WalId(state.wal_id), &kafka.topics)),
             session_timeout: kafka.session_timeout,
             queue_bytes: budget / 4,
             properties: kafka.properties.0.clone(),
@@ -285,10 +286,39 @@ fn receiver_options(config: &Config, state: &State) -> receiver::Options {
     }
 }
 
+/// The identity in the group. A broker gives a static member that comes back what it had, whatever it subscribes to now:
+/// with other topics it has to be another member.
+fn instance_id(wal: WalId, topics: &[String]) -> String {
+    let topics: BTreeSet<&str> = topics.iter().map(String::as_str).collect();
+    let mut digest = crc32fast::Hasher::new();
+    for topic in topics {
+        digest.update(topic.as_bytes());
+        digest.update(b"\n");
+    }
+    format!("{wal}-{:08x}", digest.finalize())
+}
+
 /// True if the commit metadata ever named another WAL.
 fn saw_others(state: &State, me: WalId) -> bool {
     state
         .partitions
         .values()
         .any(|known| tenure::Acked::parse(&known.acked_entries).is_ok_and(|acked| acked.has_other_than(me)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_subscription_is_another_member() {
+        let id = |topics: &[&str]| {
+            instance_id(WalId(7), &topics.iter().map(|topic| (*topic).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(id(&["a", "b"]), id(&["b", "a", "b"]));
+        for other in [vec!["a"], vec!["a", "c"], vec!["ab"], vec!["a", "b", "c"]] {
+            assert_ne!(id(&["a", "b"]), id(&other), "{other:?}");
+        }
+        assert!(id(&["a"]).starts_with("00000000000000000000000000000007-"));
+    }
 }

@@ -3,6 +3,7 @@
 
 use super::epoch::{Check, Known};
 use super::late::For;
+use super::leftovers::{AT_THE_SINK, DURABLE};
 use super::poll::{Lane, Receiver};
 use super::slot::Slot;
 use super::trust::Trust;
@@ -111,6 +112,7 @@ impl Receiver<'_> {
     fn candidates(&mut self, partitions: Vec<Named>) -> Result<Vec<Candidate>, ReceiverError> {
         let mut ids: BTreeMap<String, Result<TopicId, String>> = BTreeMap::new();
         let mut candidates = Vec::new();
+        let until = Instant::now() + DURABLE;
         for named in partitions {
             let id = ids.entry(named.0.clone()).or_insert_with(|| self.identity(&named.0));
             let id = match id {
@@ -122,16 +124,22 @@ impl Receiver<'_> {
             };
             let topic = self.resolve(&named.0, id)?;
             let partition = Partition { topic: topic.number, number: named.1 };
-            if self.shared.log.marks(partition).in_flight.load(Ordering::Acquire) > 0 {
-                // Direct mode: a tenure adopts only what is delivered.
-                self.assigning.put(named, "planned blocks are still being delivered".to_string(), For::Moment);
+            if let Some(why) = self.beyond_repair(partition) {
+                self.assigning.put(named, why, For::Person);
                 continue;
             }
-            self.keep_durable(partition)?;
+            if self.is_at_the_sink(partition) {
+                // Direct mode: a tenure adopts only what is delivered.
+                self.assigning.put(named, AT_THE_SINK.to_string(), For::Moment);
+                continue;
+            }
+            self.keep_durable(partition, until)?;
+            let delivered = self.shared.log.marks(partition).delivered();
             let (ticket, logged) = {
                 let mut owners = self.owners();
                 let members = owners.members.clone();
                 let ownership = owners.of(partition, topic.id);
+                ownership.delivered(delivered);
                 (ownership.may_open(self.number, &members), ownership.fold().map(|fold| fold.admitted))
             };
             match ticket {
@@ -227,23 +235,15 @@ impl Receiver<'_> {
                     self.declared(&candidate.named, candidate.partition, gap);
                 }
             }
-            let fetch = self.fetch_from(candidate.partition, &tenure);
-            starts.push((candidate.named.clone(), fetch));
-            self.add_lane(candidate, &tenure, fetch);
+            starts.push((candidate.named.clone(), tenure.fetch));
+            self.add_lane(candidate, &tenure);
         }
         self.assigning.changed = Some(Instant::now());
         Ok(starts)
     }
 
-    /// In direct mode what this log delivered is not fetched again, even if another instance was at work below it.
-    fn fetch_from(&self, partition: Partition, tenure: &Opened) -> i64 {
-        match self.options.direct {
-            Some(_) => tenure.fetch.max(self.shared.log.marks(partition).delivered()),
-            None => tenure.fetch,
-        }
-    }
-
-    fn add_lane(&mut self, candidate: Candidate, tenure: &Opened, fetch: i64) {
+    fn add_lane(&mut self, candidate: Candidate, tenure: &Opened) {
+        let fetch = tenure.fetch;
         let check = self.first_check(&candidate, fetch);
         let Candidate { named, partition, .. } = candidate;
         let marks = self.shared.log.marks(partition);
@@ -282,10 +282,11 @@ impl Receiver<'_> {
     /// What is known of the leader epoch before the position: what this receiver read there itself, or the commit if it is
     /// at the same offset. An epoch of a lower offset would prove too little.
     fn first_check(&mut self, candidate: &Candidate, fetch: i64) -> Check {
-        let read = self.assigning.read_through.remove(&candidate.named).filter(|(next, _)| *next == fetch);
-        let committed = Some(candidate.commit).filter(|(offset, _)| *offset == fetch);
+        let read = self.assigning.read_through.remove(&candidate.named).filter(|known| known.offset == fetch);
+        let (offset, epoch) = candidate.commit;
+        let committed = Some(Known { offset, epoch }).filter(|known| known.offset == fetch);
         match read.or(committed) {
-            Some((offset, epoch)) => Check::First(Known { offset, epoch }),
+            Some(known) => Check::First(known),
             None if candidate.logged == Some(fetch) => Check::First(Known { offset: fetch, epoch: -1 }),
             None => Check::Done,
         }
@@ -309,12 +310,12 @@ impl Receiver<'_> {
 
     /// Gives one partition's position up for now.
     pub(super) fn put_off(&mut self, lane: usize, why: String, waits: For) -> Result<(), ReceiverError> {
-        let Lane { named, slot, seen_end, .. } = &self.lanes[lane];
+        let Lane { named, slot, check, seen_end, .. } = &self.lanes[lane];
         // If the topic is another one by now, nobody can tell any more where the old one ended.
         self.shared.gaps.saw_end(slot.partition, *seen_end);
         let named = named.clone();
-        if slot.leader_epoch >= 0 {
-            self.assigning.read_through.insert(named.clone(), (slot.next, slot.leader_epoch));
+        if let Some(known) = check.known(slot) {
+            self.assigning.read_through.insert(named.clone(), known);
         }
         self.let_go(std::slice::from_ref(&named))?;
         self.out_of_turn = true;

@@ -2,6 +2,7 @@
 
 use super::ReceiverError;
 use super::assign::ASK;
+use super::leftovers::DURABLE;
 use super::poll::Receiver;
 use crate::kafka::consumer::Named;
 use crate::kafka::tenure::{Committed, Settled, Ticket, Unsettled};
@@ -20,9 +21,13 @@ impl Receiver<'_> {
         self.assigning.settled = Some(Instant::now());
         let doubts = self.owners().in_doubt();
         let mut asked: Vec<(Named, Partition, Ticket)> = Vec::new();
+        let until = Instant::now() + DURABLE;
         for partition in doubts {
             let Some(topic) = self.shared.topics.get(partition.topic) else { continue };
-            self.keep_durable(partition)?;
+            if self.is_at_the_sink(partition) {
+                continue;
+            }
+            self.keep_durable(partition, until)?;
             let newest = self.shared.topics.newest(&topic.name).map(|newest| newest.number);
             let mut owners = self.owners();
             let members = owners.members.clone();

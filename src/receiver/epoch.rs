@@ -36,6 +36,28 @@ pub(super) enum Check {
     Done,
 }
 
+impl Check {
+    /// The same for a partition that is assigned anew: an assignment can't say in which epoch its position was good, so
+    /// that is asked with the first record.
+    pub fn anew(self, slot: &Slot) -> Self {
+        match self {
+            Self::Asked(known) => Self::First(known),
+            Self::Done => Self::First(Known { offset: slot.next, epoch: slot.leader_epoch }),
+            Self::First(_) | Self::Again(_) => self,
+        }
+    }
+
+    /// What the next tenure can be told of the position, if anything.
+    pub fn known(&self, slot: &Slot) -> Option<Known> {
+        let known = match self {
+            Self::First(known) | Self::Asked(known) => *known,
+            Self::Again(_) => return None,
+            Self::Done => Known { offset: slot.next, epoch: slot.leader_epoch },
+        };
+        Some(known).filter(|known| known.epoch >= 0 && known.offset == slot.next)
+    }
+}
+
 /// A record as the log has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Expected {
@@ -123,9 +145,21 @@ impl Receiver<'_> {
         if !must_compare(epoch, now) {
             return Ok(true);
         }
+        if self.member.known_ends(&self.lanes[lane].named).is_some_and(|(first, _)| first > expected.offset) {
+            tracing::info!(topic, partition, expected.offset, "Kafka does not have the last record read any more");
+            return Ok(true);
+        }
         tracing::info!(topic, partition, expected.offset, epoch, now, "the leader has changed: comparing");
         self.lanes[lane].check = Check::Again(expected);
         self.fetch_again(lane).map(|()| false)
+    }
+
+    /// The last record read can't be had from Kafka: it stays uncompared, and what follows it is fetched.
+    pub(super) fn leave_uncompared(&mut self, lane: usize, why: &str) -> Result<(), ReceiverError> {
+        let (topic, partition) = &self.lanes[lane].named;
+        tracing::warn!(topic, partition, why, "the last record read can't be fetched again; not compared");
+        self.lanes[lane].check = Check::Done;
+        self.fetch_again(lane)
     }
 
     fn fetch_again(&mut self, lane: usize) -> Result<(), ReceiverError> {
@@ -146,5 +180,36 @@ impl Receiver<'_> {
         let block = blocks.last()?;
         let record = batch::records(&block.payload).last()?.ok()?;
         Some((block.header.leader_epoch, Expected::of(&record)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Partition;
+
+    #[test]
+    fn a_question_that_has_no_answer_yet_is_asked_again() {
+        let slot = |leader_epoch| {
+            let mut slot = Slot::new(Partition { topic: 1, number: 0 }, 1, 100);
+            slot.leader_epoch = leader_epoch;
+            slot
+        };
+        let known = Known { offset: 100, epoch: 3 };
+        let moved = Known { offset: 90, epoch: 3 };
+        let unknown = Known { offset: 100, epoch: -1 };
+        let expected = Expected { offset: 99, timestamp: 0, key: None, value: None, headers: Vec::new() };
+        for (check, epoch, anew, told) in [
+            (Check::First(known), -1, Check::First(known), Some(known)),
+            (Check::Asked(known), -1, Check::First(known), Some(known)),
+            (Check::Asked(moved), -1, Check::First(moved), None),
+            (Check::First(unknown), -1, Check::First(unknown), None),
+            (Check::Again(expected.clone()), -1, Check::Again(expected.clone()), None),
+            (Check::Done, 3, Check::First(known), Some(known)),
+            (Check::Done, -1, Check::First(unknown), None),
+        ] {
+            assert_eq!(check.known(&slot(epoch)), told, "{check:?}");
+            assert_eq!(check.clone().anew(&slot(epoch)), anew, "{check:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 use super::ReceiverError;
 use super::assign::Candidate;
 use super::late::For;
+use super::leftovers::{AT_THE_SINK, DURABLE};
 use super::owners::gap_entry;
 use super::poll::Receiver;
 use crate::kafka::consumer::Named;
@@ -15,7 +16,7 @@ use crate::record::Partition;
 use crate::wal::{Entry, GapRange, looks_back};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Gaps that are remembered of each partition, the last ones; the log has all.
 const KEPT: usize = 100;
@@ -132,9 +133,13 @@ impl Receiver<'_> {
         if self.owners().knows(candidate.partition) {
             return Ok(true);
         }
+        if self.is_at_the_sink(former) {
+            self.assigning.put(candidate.named.clone(), AT_THE_SINK.to_string(), For::Moment);
+            return Ok(false);
+        }
         let logged = self.shared.gaps.last(former).filter(|known| known.reason.starts_with(gap::RECREATION));
         // What still waits of its former life would come behind the gap, or keep it waiting for space.
-        self.keep_durable(former)?;
+        self.keep_durable(former, Instant::now() + DURABLE)?;
         let read = self.shared.log.marks(former).durable();
         let finding = match &logged {
             Some(known) if known.first == known.next => return Ok(true),

@@ -25,12 +25,11 @@ impl Receiver<'_> {
 
     /// The topic of this name and id; logged when it is new.
     pub(super) fn resolve(&self, topic: &str, id: TopicId) -> Result<Topic, ReceiverError> {
-        let (topic, is_new) = self.shared.topics.resolve(topic, id);
-        if is_new {
+        let log = |topic: &Topic| {
             let (number, name) = (topic.number, topic.name.clone());
-            self.shared.log.append(Entry::Topic { number, name, id })?;
-        }
-        Ok(topic)
+            Ok(self.shared.log.append(Entry::Topic { number, name, id })?)
+        };
+        self.shared.topics.resolve(topic, id, log)
     }
 
     /// The partition's last life that the log knows, if this topic was created again since.

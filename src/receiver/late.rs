@@ -1,5 +1,6 @@
 //! What is assigned and not open: why, and when to look again.
 
+use super::epoch::Known;
 use super::view::Idle;
 use crate::kafka::consumer::Named;
 use std::collections::BTreeMap;
@@ -20,8 +21,8 @@ pub(super) struct Assigning {
     pub changed: Option<Instant>,
     /// Partitions of the subscribed topics, where known.
     pub expected: Option<usize>,
-    /// Of partitions that are opened again: the next offset then, and the leader epoch of the record before it.
-    pub read_through: BTreeMap<Named, (i64, i32)>,
+    /// Of partitions that are opened again: what was known of their positions.
+    pub read_through: BTreeMap<Named, Known>,
     late: BTreeMap<Named, Late>,
     told: BTreeMap<Named, String>,
     pub settled: Option<Instant>,

@@ -248,10 +248,8 @@ impl<'a> Receiver<'a> {
             tracing::warn!(receiver = self.number, "cannot seek ({error}); assigning the partitions anew");
             self.out_of_turn = true;
             self.member.unassign(&self.names())?;
-            // An assignment can't say in which epoch its position was good: that is asked again with the first record.
-            for lane in self.lanes.iter_mut().filter(|lane| lane.check == Check::Done) {
-                let Slot { next, leader_epoch, .. } = lane.slot;
-                lane.check = Check::First(Known { offset: next, epoch: leader_epoch });
+            for lane in &mut self.lanes {
+                lane.check = std::mem::replace(&mut lane.check, Check::Done).anew(&lane.slot);
             }
             let starts: Vec<_> = starts.into_iter().map(|start| (start.named, start.offset)).collect();
             self.start_fetching(&starts)?;
@@ -273,6 +271,7 @@ impl<'a> Receiver<'a> {
     fn housekeeping(&mut self) -> Result<(), ReceiverError> {
         self.open_late()?;
         self.settle_doubts()?;
+        self.hold_damaged()?;
         self.note_ends();
         self.check_identities()?;
         self.show();

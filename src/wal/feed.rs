@@ -139,6 +139,9 @@ impl Feed {
         let deadline = Instant::now() + timeout;
         loop {
             if let Some(item) = self.ready.pop_front() {
+                if let FeedItem::Planned(block) = &item {
+                    self.handover.planned_bytes.fetch_sub(block.payload.len(), Ordering::Relaxed);
+                }
                 return Ok(Some(item));
             }
             self.wake_detours();
@@ -201,7 +204,6 @@ impl Feed {
                 return Ok(Taken::Behind(location));
             }
             if let Some(block) = shelf.planned.pop_front() {
-                self.handover.planned_bytes.fetch_sub(block.payload.len(), Ordering::Relaxed);
                 return Ok(Taken::Item(FeedItem::Planned(block)));
             }
             if shelf.is_closed {

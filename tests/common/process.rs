@@ -63,6 +63,12 @@ impl Run {
         self
     }
 
+    /// One more topic.
+    #[must_use]
+    pub fn topic(self, topic: &str) -> Self {
+        self.arg("--topic", topic)
+    }
+
     /// Adds `--set key=value`.
     #[must_use]
     pub fn set(self, pair: &str) -> Self {

@@ -95,4 +95,10 @@ fn a_run_stops_at_an_acknowledged_damaged_block() {
     let highest = values.filter_map(|v| v.split('-').nth(1)?.parse::<u64>().ok()).max();
     assert!(highest < Some(19_000), "delivered past the damage: {highest:?}");
     assert_eq!(std::fs::read(&path).unwrap(), bytes, "the damaged segment was changed");
+    // What direct mode would plan behind it is not even fetched.
+    kafka.fill(&topic, 1, 20_000, 20_100, 200);
+    let direct = run.set("mode=direct").exit_at_end().finish();
+    direct.expect(finished.status.code().unwrap());
+    direct.says("can't be repaired");
+    assert_eq!(kafka.committed(&group, &topic, 1), [Some(20_000)]);
 }

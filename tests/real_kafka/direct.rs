@@ -6,6 +6,7 @@ use crate::common::verify::snapshot;
 use crate::common::{Dice, Format, Kafka, Load, Run, Scratch, delivered, kafka, unique, wait_for};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 const PARTITIONS: i32 = 4;
 const EACH: u64 = 25_000;
@@ -116,4 +117,35 @@ fn an_open_plan_is_run_again_as_it_was() {
         assert!(from >= last, "partition {partition}: [{from}, {until}) of batch {batch} was planned in another way");
     }
     delivered(&[run.out()], &topic, PARTITIONS, EACH, Format::Raw).expect_once();
+}
+
+/// What is at the sink when its partition is lost can't be taken back: it is delivered, and committed by the next tenure.
+#[test]
+fn what_is_at_the_sink_when_its_partition_is_lost_is_committed_when_it_is_delivered() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("at-the-sink");
+    let (topic, group) = (unique("at-the-sink"), unique("group"));
+    kafka.create_topic(&topic, 1, &[]);
+    kafka.fill(&topic, 1, 0, 2_000, 200);
+    let run = Run::new(kafka, &topic, &group, scratch.path()).set("mode=direct").set("sink.format=raw");
+    let run = run.short_session();
+    let mut process = run.clone().stdout_sink().spawn();
+    wait_for("a plan", LIMIT, || {
+        let is_logged = kafka.members(&group) == 1 && run.wal().join("LOCK").exists();
+        (is_logged && !open_plans(&run).is_empty()).then_some(())
+    });
+    process.freeze();
+    wait_for("the end of the session", LIMIT, || (kafka.members(&group) == 0).then_some(()));
+    process.thaw();
+    process.wait_says("planned blocks are still being delivered");
+    // Time enough to take for withdrawn what can't be: that would be done after a second.
+    std::thread::sleep(Duration::from_millis(2500));
+    let mut pipe = process.pipe.take().unwrap();
+    let reader = std::thread::spawn(move || std::io::copy(&mut pipe, &mut std::io::sink()).unwrap());
+    wait_for("the commit of what was delivered", LIMIT, || {
+        (kafka.committed(&group, &topic, 1) == [Some(2_000)]).then_some(())
+    });
+    process.terminate();
+    process.finish(LIMIT).expect(0);
+    reader.join().unwrap();
 }

@@ -82,7 +82,15 @@ fn a_leader_that_had_less_is_a_gap_in_both_modes() {
         assert_eq!(gaps(run.wal()), declared, "{mode}");
         assert_old_then_new(&run, &topic);
     }
-    an_election_that_loses_nothing_is_no_event(&mut cluster, &topic, &watched, &stopped);
+    // Its log holds the last record, since the file is open.
+    let killed = run("killed", "receiver");
+    let process = killed.spawn();
+    wait_committed(&cluster.kafka, "killed-receiver", &topic, &[Some(180)]);
+    wait_for("output of everything", LIMIT, || {
+        (lines(killed.out(), &topic, 0, Format::Jsonl).len() == 180).then_some(())
+    });
+    process.kill();
+    an_election_that_loses_nothing_is_no_event(&mut cluster, &topic, &watched, &stopped, &killed);
 }
 
 fn an_election_that_loses_nothing_is_no_event(
@@ -90,6 +98,7 @@ fn an_election_that_loses_nothing_is_no_event(
     topic: &str,
     watched: &[Run; 2],
     stopped: &[Run; 2],
+    killed: &Run,
 ) {
     let declared = [gap(topic, 0, 100, 150, "truncation")];
     cluster.start_node(2);
@@ -101,6 +110,11 @@ fn an_election_that_loses_nothing_is_no_event(
         assert_eq!(run.clone().set("kafka.on_gap=fail").drain().number("records"), 20);
         assert_eq!(gaps(run.wal()), declared);
     }
+    // Also when Kafka does not have the last record any more that was read.
+    cluster.kafka.delete_records(topic, 0, 180);
+    let drained = killed.drain();
+    drained.says("Kafka does not have the last record read any more");
+    assert_eq!((drained.number("records"), gaps(killed.wal())), (20, Vec::new()));
     // The same when nothing but a marker comes behind it, in the new epoch: it moves the position, which was never good
     // in the old one.
     cluster.start_node(3);

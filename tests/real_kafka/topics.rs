@@ -193,3 +193,22 @@ fn a_batch_that_kafka_damaged_is_held_and_not_passed_over() {
         assert_same_as_plain_consumer(kafka, &run, &topic, 2);
     }
 }
+
+/// A static member that comes back within its session gets what it had, whatever it subscribes to now: with other topics
+/// it has to be another member.
+#[test]
+fn other_topics_at_a_restart_are_read() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("other-topics");
+    let (first, second, group) = (unique("first"), unique("second"), unique("group"));
+    for (topic, records) in [(&first, 100), (&second, 50)] {
+        kafka.create_topic(topic, 2, &[]);
+        kafka.fill(topic, 2, 0, records, 100);
+    }
+    let run = |topic: &str| Run::new(kafka, topic, &group, scratch.path()).set("kafka.session_timeout=10s");
+    assert_eq!(run(&first).drain().number("records"), 200);
+    assert_eq!(run(&first).topic(&second).drain().number("records"), 100);
+    kafka.fill(&first, 2, 100, 110, 100);
+    kafka.fill(&second, 2, 50, 60, 100);
+    assert_eq!(run(&second).drain().number("records"), 20, "and what is not subscribed any more is not read");
+}

@@ -55,6 +55,8 @@ pub struct Ownership {
     log: Option<Fold>,
     /// How far what was admitted is durable.
     durable: i64,
+    /// How far the log delivered it; see [`Ownership::delivered`].
+    delivered: i64,
     holder: Option<Holding>,
     past: Vec<Past>,
     /// The commit that was in flight when the last tenure was released: receiver, tenure, offset.
@@ -73,7 +75,9 @@ impl Ownership {
         let past = if log.is_some_and(|log| log.doubt().is_some()) { Past::EarlierLife } else { Past::Clear };
         let past = vec![past; receivers];
         let durable = log.map_or(0, |log| log.admitted);
-        Self { settings, log, durable, holder: None, past, left: None, opened_on: None, disowned: None, refused: false }
+        let (delivered, holder, left) = (0, None, None);
+        let (opened_on, disowned, refused) = (None, None, false);
+        Self { settings, log, durable, delivered, holder, past, left, opened_on, disowned, refused }
     }
 
     /// What the log knows, frames handed out and not yet synced included.
@@ -90,6 +94,12 @@ impl Ownership {
     pub fn fence(&self) -> Option<i64> {
         let fenced = self.settings.fence == Fence::Commit && self.settings.rules.hold(Rule::Fence);
         fenced.then(|| self.log.and_then(|log| log.acked).unwrap_or(0))
+    }
+
+    /// This log delivered what lies below `next`: no tenure fetches it again, wherever the group's commit stands. In direct
+    /// mode that can be more than was committed.
+    pub fn delivered(&mut self, next: i64) {
+        self.delivered = self.delivered.max(next);
     }
 
     /// May `receiver`, which was assigned the partition, open a tenure now? With the ticket read the committed offset
@@ -136,6 +146,7 @@ impl Ownership {
         let read = (committed.offset().unwrap_or(0), self.entry(committed));
         let plan = settle::assigned(self.log.as_ref(), &start, read, self.settings.rules, self.settings.fence);
         let Some(plan) = plan else { return Opening::ReadAgain };
+        let plan = settle::Plan { next: plan.next.max(self.delivered), ..plan };
         let at = |range| gap::decide(Finding::Start { start: plan.next, range }, policy.on_gap);
         let gap = match range.map_or(Action::Go, at) {
             Action::Go => None,
@@ -227,15 +238,6 @@ impl Ownership {
     /// All that was admitted is durable.
     pub fn is_durable(&self) -> bool {
         self.log.is_none_or(|log| self.durable >= log.admitted)
-    }
-
-    /// What was admitted and is not durable was withdrawn from the log and never will be; Kafka still has it. While
-    /// nobody here holds the partition.
-    pub fn withdrawn(&mut self) {
-        let durable = self.durable;
-        if let Some(log) = self.log.as_mut().filter(|_| self.holder.is_none()) {
-            log.admitted = log.admitted.min(durable);
-        }
     }
 
     /// The next commit, if one is due and none is in flight; it counts as sent. It must leave under the membership in

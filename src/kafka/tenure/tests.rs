@@ -318,6 +318,40 @@ fn a_tenure_commits_only_under_the_member_id_it_was_opened_with() {
 }
 
 #[test]
+fn what_was_delivered_is_not_fetched_again_wherever_the_commit_stands() {
+    // Direct mode: [20, 30) was delivered, and its commit never left.
+    let direct = || {
+        let mut wal = in_flight();
+        wal.ownership.answered(1, 30, Answer::Refused);
+        wal.ownership.delivered(30);
+        wal.ownership.delivered(10);
+        wal.loses();
+        wal
+    };
+    let mut wal = direct();
+    let opened = wal.opens(&committed(ME, 20, &[(ME, 20)]));
+    assert_eq!((opened.first, opened.fetch), (20, 30), "adopted as ever");
+    // Another WAL went on from 20 to 25.
+    let mut wal = direct();
+    let opened = wal.opens(&committed(OTHER, 25, &[(ME, 20), (OTHER, 25)]));
+    assert_eq!((opened.first, opened.fetch), (25, 30));
+    let owned = |frame: &&Frame| matches!(frame, Frame::Owned { first: 25, next: 30, .. });
+    assert_eq!(opened.frames.iter().filter(owned).count(), 1, "{:?}", opened.frames);
+    assert_eq!(wal.commits(), Some(30), "and committed, without another record");
+    // Beyond what was delivered nothing changes.
+    let mut wal = direct();
+    assert_eq!(wal.opens(&committed(OTHER, 40, &[(ME, 20), (OTHER, 40)])).fetch, 40);
+    // Kafka need not have what was delivered.
+    let mut wal = direct();
+    wal.joins();
+    let ticket = wal.ownership.may_open(0, &wal.members).unwrap();
+    let read = committed(OTHER, 25, &[(ME, 20), (OTHER, 25)]);
+    let range = Some(Range { first: 30, next: 40 });
+    let Opening::Open(opened) = wal.ownership.open(0, ticket, &read, false, POLICY, range) else { panic!("a gap") };
+    assert_eq!(opened.fetch, 30);
+}
+
+#[test]
 fn a_read_made_before_the_client_became_another_member_opens_nothing_that_commits() {
     let mut wal = Wal::new(None);
     wal.joins();

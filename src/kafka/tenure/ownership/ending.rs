@@ -1,4 +1,4 @@
-//! How a tenure ends: revoked, closed, released.
+//! How a tenure ends: revoked, closed, released; and what it left, withdrawn.
 //!
 //! Promises: nothing is admitted after the first step and nothing is committed after the last.
 
@@ -44,5 +44,14 @@ impl Ownership {
             self.holder = None;
         }
         !self.past[receiver].is_over(members.of(receiver))
+    }
+
+    /// What was admitted and is not durable was withdrawn from the log and never will be; Kafka still has it. While
+    /// nobody here holds the partition.
+    pub fn withdrawn(&mut self) {
+        let durable = self.durable;
+        if let Some(log) = self.log.as_mut().filter(|_| self.holder.is_none()) {
+            log.admitted = log.admitted.min(durable);
+        }
     }
 }
