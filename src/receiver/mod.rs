@@ -123,6 +123,11 @@ pub enum ReceiverError {
         /// The broker's words.
         text: String,
     },
+    /// The brokers do not take the session timeout.
+    #[error(
+        "kafka.session_timeout: {0}; the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms limit it"
+    )]
+    SessionTimeout(String),
     /// The client is beyond use.
     #[error("kafka client: {0}")]
     Fatal(String),
@@ -130,7 +135,7 @@ pub enum ReceiverError {
     #[error("topic {0:?} does not exist on this cluster")]
     NoTopic(String),
     /// No sign of life from Kafka.
-    #[error("no answer from {brokers} for {waited:?}: {last}")]
+    #[error("nothing came from {brokers} for {waited:?}: {last}")]
     Unreachable {
         /// Who was asked.
         brokers: String,
@@ -182,6 +187,7 @@ impl ReceiverError {
             Self::Wal(error) => i32::from(error.exit_code()),
             Self::Kafka(KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) | KafkaError::Subscription(_))
             | Self::Fenced { .. }
+            | Self::SessionTimeout(_)
             | Self::NoTopic(_) => 78,
             Self::Unreachable { .. } => 69,
             Self::Kafka(_) | Self::Fatal(_) | Self::TooLarge { .. } | Self::Stopped { .. } => 1,

@@ -193,6 +193,9 @@ impl<'a> Receiver<'a> {
             let instance = format!("{}-{}", instance_id.clone().unwrap_or_default(), self.number);
             return Err(ReceiverError::Fenced { group: group.clone(), instance, text });
         }
+        if code == Some(RDKafkaErrorCode::InvalidSessionTimeout) {
+            return Err(ReceiverError::SessionTimeout(text));
+        }
         if fatal {
             return Err(ReceiverError::Fatal(text));
         }

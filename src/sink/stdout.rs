@@ -7,6 +7,7 @@ use super::render::{Format, Renderer};
 use super::{Receipt, Restored, Sink, SinkError, SinkLog, Source, Tier, file, receipts};
 use crate::io::IoError;
 use crate::record::Block;
+use rustix::fs::OFlags;
 use std::fmt::{self, Debug, Formatter};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -28,6 +29,32 @@ impl Stdout {
     /// Writes to `out` (the process's standard output, or anything in its place).
     pub fn new(out: Box<dyn Write + Send>, format: Format) -> Self {
         Self { out, format, buffer: Vec::new() }
+    }
+}
+
+/// The process's standard output. If it was started without one, writes fail: what would be written is for somebody.
+pub(super) fn standard_output() -> Box<dyn Write + Send> {
+    if is_closed().unwrap_or(false) { Box::new(Closed) } else { Box::new(std::io::stdout()) }
+}
+
+/// Rust's runtime opens `/dev/null`, for reading and writing, in the place of one that is closed; a shell that is told to
+/// opens it for writing.
+fn is_closed() -> rustix::io::Result<bool> {
+    let out = std::io::stdout();
+    let null = rustix::fs::stat("/dev/null")?.st_rdev;
+    let flags = rustix::fs::fcntl_getfl(&out)?;
+    Ok(rustix::fs::fstat(&out)?.st_rdev == null && flags & OFlags::RWMODE == OFlags::RDWR)
+}
+
+struct Closed;
+
+impl Write for Closed {
+    fn write(&mut self, _bytes: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other("it is closed"))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

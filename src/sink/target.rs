@@ -3,7 +3,7 @@
 use super::Sink;
 use super::file::{FileOptions, FileSink};
 use super::null::Null;
-use super::stdout::Stdout;
+use super::stdout::{Stdout, standard_output};
 use crate::io::Storage;
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ impl Display for Target {
 pub fn open(target: &Target, options: &FileOptions, storage: &Arc<dyn Storage>) -> Box<dyn Sink> {
     match target {
         Target::File { dir } => Box::new(FileSink::new(Arc::clone(storage), dir, options.clone())),
-        Target::Stdout => Box::new(Stdout::new(Box::new(std::io::stdout()), options.format)),
+        Target::Stdout => Box::new(Stdout::new(standard_output(), options.format)),
         Target::Null => Box::new(Null::default()),
     }
 }

@@ -1,6 +1,7 @@
 //! Bad input gets a clear line and the right exit code.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::common::broker::dead_address;
 use crate::common::process::{LIMIT, forebay};
@@ -117,6 +118,41 @@ fn a_stranger_in_the_log_directory() {
     let finished = run.finish();
     assert_ne!(finished.status.code(), Some(0), "{}", finished.stderr);
     finished.says("holiday.jpg");
+}
+
+#[test]
+fn a_session_timeout_that_brokers_refuse() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("session");
+    let topic = small_topic(kafka, "session");
+    let run = Run::new(kafka, &topic, &unique("group"), scratch.path()).set("kafka.session_timeout=40m");
+    let run = run.set("kafka.properties.max.poll.interval.ms=3600000").exit_at_end();
+    let finished = run.finish();
+    finished.expect(78);
+    finished.says("kafka.session_timeout");
+}
+
+/// A process without a standard output delivers nothing to it, and says so; what it took is there for the next start.
+#[test]
+fn standard_output_that_is_closed() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("closed");
+    let (topic, group) = (small_topic(kafka, "closed"), unique("group"));
+    let wal = scratch.join("wal").display().to_string();
+    let arguments = ["run", "--brokers", kafka.brokers(), "--topic", &topic, "--group", &group, "--wal", &wal];
+    let run = |redirected: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec \"$0\" \"$@\" {redirected}"), env!("CARGO_BIN_EXE_forebay")]);
+        command.args(arguments).args(["--sink", "stdout", "--exit-at-end", "--set", "server.listen=off"]);
+        command.output().unwrap()
+    };
+    let closed = run(">&-");
+    let said = String::from_utf8_lossy(&closed.stderr);
+    assert_eq!(closed.status.code(), Some(74), "{said}");
+    assert!(said.contains("standard output") && said.contains("closed"), "{said}");
+    let open = run("");
+    assert_eq!(open.status.code(), Some(0), "{}", String::from_utf8_lossy(&open.stderr));
+    assert_eq!(String::from_utf8_lossy(&open.stdout).lines().count(), 10);
 }
 
 #[test]
