@@ -102,7 +102,7 @@ fn connections(config: &Config, offline: bool) -> Vec<Connection> {
         queue_bytes: QUEUE_BYTES,
         properties: config.kafka.properties.0.clone(),
     };
-    let of = |Obstacle { what, detail, code }| Connection { what: what.to_string(), ok: false, detail, code };
+    let of = |Obstacle { what, detail, code }| Connection { what: what.to_string(), ok: code == OK, detail, code };
     let mut found: Vec<_> = obstacles::find(config, &settings).into_iter().map(of).collect();
     if offline || found.iter().any(|connection| connection.what == "librdkafka") {
         return found;

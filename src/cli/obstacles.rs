@@ -3,7 +3,7 @@
 //! Promises: no connection is made and no group joined; a lock or port that is free is held for a moment only, and
 //! nothing is created. Never: it does not say that the disk can be written.
 
-use super::exit::{CONFIG, IO};
+use super::exit::{CONFIG, IO, OK};
 use crate::config::Config;
 use crate::io::Storage;
 use crate::io::disk::Disk;
@@ -19,14 +19,15 @@ pub(super) struct Obstacle {
     pub what: &'static str,
     /// For people.
     pub detail: String,
-    /// The exit code of a run.
+    /// The exit code of a run; [`OK`] for what is only worth knowing.
     pub code: i32,
 }
 
 /// Looks for them. `kafka`: how to reach Kafka; nothing is asked.
 pub(super) fn find(config: &Config, kafka: &Settings) -> Vec<Obstacle> {
-    let found = [librdkafka(config, kafka), sink(config), lock(&config.wal.dir), port(config)];
-    found.into_iter().flatten().collect()
+    // Whoever holds the log is most likely this service, and has the port too.
+    let in_use = lock(&config.wal.dir).or_else(|| port(config));
+    [librdkafka(config, kafka), sink(config), in_use].into_iter().flatten().collect()
 }
 
 fn librdkafka(config: &Config, kafka: &Settings) -> Option<Obstacle> {
@@ -60,8 +61,8 @@ fn lock(dir: &Path) -> Option<Obstacle> {
     let path = dir.join(LOCK);
     // An error is the log's: it is told with the log.
     let is_held = Disk.exists(&path).unwrap_or(false) && matches!(Disk.lock(&path), Ok(None));
-    let detail = || format!("{} is in use by a running process", dir.display());
-    is_held.then(|| Obstacle { what: "log", detail: detail(), code: CONFIG })
+    let detail = || format!("{} is in use by a running process; another is refused until that ends", dir.display());
+    is_held.then(|| Obstacle { what: "log", detail: detail(), code: OK })
 }
 
 fn port(config: &Config) -> Option<Obstacle> {
