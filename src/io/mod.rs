@@ -8,6 +8,7 @@ pub mod disk;
 pub mod fault;
 pub mod hook;
 pub mod sim;
+pub mod standard;
 pub mod volume;
 
 use std::fmt::Debug;

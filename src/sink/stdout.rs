@@ -6,8 +6,8 @@
 use super::render::{Format, Renderer};
 use super::{Receipt, Restored, Sink, SinkError, SinkLog, Source, Tier, file, receipts};
 use crate::io::IoError;
+use crate::io::standard::is_stdout_open;
 use crate::record::Block;
-use rustix::fs::OFlags;
 use std::fmt::{self, Debug, Formatter};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -34,16 +34,7 @@ impl Stdout {
 
 /// The process's standard output. If it was started without one, writes fail: what would be written is for somebody.
 pub(super) fn standard_output() -> Box<dyn Write + Send> {
-    if is_closed().unwrap_or(false) { Box::new(Closed) } else { Box::new(std::io::stdout()) }
-}
-
-/// Rust's runtime opens `/dev/null`, for reading and writing, in the place of one that is closed; a shell that is told to
-/// opens it for writing.
-fn is_closed() -> rustix::io::Result<bool> {
-    let out = std::io::stdout();
-    let null = rustix::fs::stat("/dev/null")?.st_rdev;
-    let flags = rustix::fs::fcntl_getfl(&out)?;
-    Ok(rustix::fs::fstat(&out)?.st_rdev == null && flags & OFlags::RWMODE == OFlags::RDWR)
+    if is_stdout_open() { Box::new(std::io::stdout()) } else { Box::new(Closed) }
 }
 
 struct Closed;
