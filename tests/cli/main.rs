@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod refusals;
+
 use forebay::io::disk::Disk;
 use forebay::metrics::Metrics;
 use forebay::record::batch::{BatchBuilder, RecordRef};

@@ -1,7 +1,6 @@
 //! The binary from outside: what it refuses, what would keep it from starting, and that neither shows a secret.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
+use super::{forebay, outcome};
 use forebay::io::Storage;
 use forebay::io::disk::Disk;
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,26 +10,9 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 const SECRET: &str = "hunter2";
-
-fn forebay(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-    command.args(args).stdin(Stdio::null());
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("FOREBAY_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
-fn outcome(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
-}
 
 /// A command with settings for `dir` and a port nobody listens on.
 fn in_dir(dir: &Path, command: &[&str]) -> Command {
