@@ -84,6 +84,8 @@ pub struct Metrics {
     pub gaps_records: Counter,
     /// Partitions not fetched for now.
     pub partitions_paused: Gauge,
+    /// Receivers that librdkafka fetches for.
+    pub receivers_by_librdkafka: Gauge,
     /// Partitions that need a person: corrupt, or held.
     pub partitions_stopped: Gauge,
     /// Memory resident; set just before [`Metrics::encode`].
@@ -179,6 +181,8 @@ impl Metrics {
             gaps: names.counter("gaps", "Ranges Kafka no longer had"),
             gaps_records: names.counter("gaps_records", "Records Kafka no longer had"),
             partitions_paused: names.gauge("partitions_paused", "Partitions not fetched for now"),
+            receivers_by_librdkafka: names
+                .gauge("receivers_by_librdkafka", "Receivers that librdkafka fetches for, see kafka.fetcher"),
             partitions_stopped: names.gauge("partitions_stopped", "Partitions that need a person"),
             rss_bytes: names.gauge("rss_bytes", "Memory resident"),
             partitions: names.partitions(),

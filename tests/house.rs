@@ -26,7 +26,7 @@ const LINES_MAX: usize = 450;
 ///
 /// Exceptions for files: the configuration file and the folders of demo and bench are read by the command line; sled's own
 /// folder is removed by its wrapper.
-const PLACES: [(&str, &[&str]); 12] = [
+const PLACES: [(&str, &[&str]); 14] = [
     ("std::fs", &["io/", "cli/layers.rs", "cli/demo/", "cli/bench/", "dedupe/store.rs"]),
     ("rustix::fs", &["io/", "clock.rs"]),
     ("unsafe", &["kafka/ffi/"]),
@@ -35,6 +35,8 @@ const PLACES: [(&str, &[&str]); 12] = [
     ("bincode::", &["wal/format/payload.rs"]),
     ("rdkafka::", &["kafka/", "receiver/", "cli/"]),
     ("rdkafka_sys", &["kafka/ffi/"]),
+    ("kafka_protocol::", &["kafka/wire/"]),
+    ("std::net::Tcp", &["kafka/wire/", "cli/"]),
     ("tokio::", &["server/", "cli/"]),
     ("axum::", &["server/"]),
     ("prometheus_client::", &["metrics.rs"]),

@@ -100,6 +100,7 @@ fn connections(config: &Config, offline: bool) -> Vec<Connection> {
         instance_id: None,
         session_timeout: config.kafka.session_timeout,
         queue_bytes: QUEUE_BYTES,
+        wire_bytes: None,
         properties: config.kafka.properties.0.clone(),
     };
     let of = |Obstacle { what, detail, code }| Connection { what: what.to_string(), ok: code == OK, detail, code };

@@ -1,8 +1,8 @@
 //! What each setting is when nobody sets it. The reference is generated from these values.
 
 use super::{
-    Block, Config, Controller, Direct, Durability, Fence, Format, GIB, Handover, Kafka, Log, LogFormat, LogLevel, MIB,
-    Memory, Mode, OnForeignCommit, OnGap, Properties, Rate, Require, Server, Sink, Start, Stop, Wal,
+    Block, Config, Controller, Direct, Durability, Fence, Fetcher, Format, GIB, Handover, Kafka, Log, LogFormat,
+    LogLevel, MIB, Memory, Mode, OnForeignCommit, OnGap, Properties, Rate, Require, Server, Sink, Start, Stop, Wal,
 };
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -86,6 +86,7 @@ impl Default for Kafka {
             static_membership: true,
             session_timeout: Duration::from_secs(45),
             unreachable_timeout: Duration::from_secs(60),
+            fetcher: Fetcher::Auto,
             properties: Properties::default(),
         }
     }

@@ -3,8 +3,8 @@
 //! Promises: what the reference says is what is checked, because both come from here.
 
 use super::{
-    Config, Controller, Durability, Fence, Format, GIB, Handover, KIB, LogFormat, LogLevel, MIB, Mode, OnForeignCommit,
-    OnGap, Properties, Require, Server, Start, Target,
+    Config, Controller, Durability, Fence, Fetcher, Format, GIB, Handover, KIB, LogFormat, LogLevel, MIB, Mode,
+    OnForeignCommit, OnGap, Properties, Require, Server, Start, Target,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -180,6 +180,16 @@ pub const KEYS: &[Key] = &[
         "kafka.unreachable_timeout",
         Kind::Time(SECOND, HOUR, |c| &mut c.kafka.unreachable_timeout),
         "With `--exit-at-end`: give up (exit 69) after this long without a broker.",
+    ),
+    key(
+        "kafka.fetcher",
+        Kind::Choice(
+            &["auto", "librdkafka"],
+            |c| c.kafka.fetcher as usize,
+            |c, i| c.kafka.fetcher = [Fetcher::Auto, Fetcher::Librdkafka][i],
+        ),
+        "`auto`: records are fetched without librdkafka, for half of the CPU, where brokers (2.8 and newer, without \
+         encryption) and `kafka.properties` allow it. `librdkafka`: it fetches always.",
     ),
     key(
         PROPERTIES,

@@ -147,6 +147,8 @@ pub struct Kafka {
     pub session_timeout: Duration,
     /// How long an `--exit-at-end` run waits for a broker.
     pub unreachable_timeout: Duration,
+    /// What fetches records.
+    pub fetcher: Fetcher,
     /// Further librdkafka settings.
     pub properties: Properties,
 }
@@ -169,6 +171,15 @@ fn shown<'a>(name: &str, value: &'a str) -> &'a str {
     let name = name.to_lowercase();
     let secret = SECRET.iter().any(|word| name.contains(word));
     if secret { "[hidden]" } else { value }
+}
+
+/// `kafka.fetcher`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetcher {
+    /// Forebay itself, where it can.
+    Auto,
+    /// librdkafka.
+    Librdkafka,
 }
 
 /// `kafka.start`

@@ -7,6 +7,7 @@ pub mod checked;
 pub mod disk;
 pub mod fault;
 pub mod hook;
+pub mod pool;
 pub mod sim;
 pub mod standard;
 pub mod volume;

@@ -4,6 +4,7 @@
 //! question is bounded in time. Never: it judges whether they are the records that were there before.
 
 use super::consumer::{Named, Settings, client_config, topic_id};
+use super::fetched::Fetched;
 use super::ffi::fetch::{Batch, FetchQueue, Message};
 use super::low::Quiet;
 use crate::record::TopicId;

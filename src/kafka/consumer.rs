@@ -3,20 +3,22 @@
 //! Promises: rebalance events come in order and are handled by the caller, on the thread that polls, before the group
 //! goes on; a pause is undone only together with a seek to the caller's own next offset (librdkafka's position counts
 //! end-of-partition events as consumed). Never: it does not commit by itself and stores no offsets.
+//!
+//! What is assigned is fetched by [`Wire`] where that can do it; librdkafka's own fetching is then paused.
 
+use super::events::{Context, Event};
 use super::ffi::commit::{CommitQueue, Committed, Offer, Outcome, committed};
 use super::ffi::fetch::{self, Batch, FetchQueue, OwnQueue};
 use super::ffi::group::{self, Membership};
 use super::ffi::topics;
+use super::wire::Wire;
 use crate::record::TopicId;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Several heartbeats must fit into a session, and none need be further apart than librdkafka's own default.
@@ -53,84 +55,10 @@ pub struct Settings {
     pub session_timeout: Duration,
     /// Bytes librdkafka may hold for one partition before it stops fetching.
     pub queue_bytes: usize,
+    /// Bytes that may wait of what is fetched without librdkafka, all partitions together; `None`: librdkafka fetches.
+    pub wire_bytes: Option<usize>,
     /// Further librdkafka settings, applied first.
     pub properties: BTreeMap<String, String>,
-}
-
-/// Something that happened to the member.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Partitions were added; answer with [`Member::assign`].
-    Assigned(Vec<Named>),
-    /// Partitions are taken away; answer with [`Member::unassign`].
-    Revoked {
-        /// Which.
-        partitions: Vec<Named>,
-        /// True when they already belong to someone else: commits will be refused.
-        lost: bool,
-    },
-    /// An error of the client or of a broker.
-    Error {
-        /// Its code.
-        code: Option<RDKafkaErrorCode>,
-        /// The client is beyond use.
-        fatal: bool,
-        /// For people.
-        text: String,
-    },
-}
-
-/// The callbacks' side of a member.
-pub struct Context {
-    events: Mutex<VecDeque<Event>>,
-    closing: AtomicBool,
-}
-
-impl Context {
-    fn push(&self, event: Event) {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
-    }
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(target: "librdkafka", facility, "{message}");
-            }
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-                tracing::warn!(target: "librdkafka", facility, "{message}");
-            }
-            RDKafkaLogLevel::Debug => tracing::trace!(target: "librdkafka", facility, "{message}"),
-            _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.push(Event::Error { code: error.rdkafka_error_code(), fatal: false, text: reason.to_string() });
-    }
-}
-
-impl ConsumerContext for Context {
-    /// Only notes what happened: the poll that called this returns, and the receiver answers on the same thread.
-    fn rebalance(&self, base: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let assigned = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if self.closing.load(Ordering::Acquire) {
-            // While the member closes nobody answers events any more; its partitions were let go of in order before.
-            let _ = if assigned {
-                base.incremental_assign(&TopicPartitionList::new())
-            } else {
-                base.incremental_unassign(list)
-            };
-            return;
-        }
-        let partitions = list.elements().iter().map(|entry| (entry.topic().to_string(), entry.partition())).collect();
-        self.push(if assigned {
-            Event::Assigned(partitions)
-        } else {
-            Event::Revoked { partitions, lost: base.assignment_lost() }
-        });
-    }
 }
 
 /// The own queue of a partition. Kept until the partition is unassigned.
@@ -142,6 +70,9 @@ struct Own {
 
 /// A member of a consumer group. Not shared: the thread that polls it owns it.
 pub struct Member {
+    wire: Option<Wire>,
+    /// The setting that only librdkafka understands.
+    only_client: Option<String>,
     // Dropped in this order: librdkafka wants its queues gone before the client.
     own: HashMap<Named, Own>,
     fetch: FetchQueue<Context>,
@@ -152,14 +83,29 @@ pub struct Member {
 impl Member {
     /// Makes a client; connects in the background.
     pub fn new(settings: &Settings) -> Result<Self, KafkaError> {
-        let context = Context { events: Mutex::default(), closing: AtomicBool::new(false) };
+        let context = Context::default();
         let base: BaseConsumer<Context> = client_config(settings).create_with_context(context)?;
         let base = Arc::new(base);
-        Ok(Self { own: HashMap::new(), fetch: FetchQueue::new(&base), commits: CommitQueue::new(&base), base })
+        let wire = settings.wire_bytes.map(|bytes| Wire::new(&settings.brokers, &settings.properties, bytes));
+        let (wire, only_client) = wire.map_or((None, None), |wire| match wire {
+            Ok(wire) => (Some(wire), None),
+            Err(setting) => (None, Some(setting)),
+        });
+        Ok(Self {
+            wire,
+            only_client,
+            own: HashMap::new(),
+            fetch: FetchQueue::new(&base),
+            commits: CommitQueue::new(&base),
+            base,
+        })
     }
 
     /// Joins the group for these topics (`^…` is a regular expression).
     pub fn subscribe(&self, topics: &[String]) -> Result<(), KafkaError> {
+        if let Some(setting) = &self.only_client {
+            tracing::info!("librdkafka fetches, because of {setting}");
+        }
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         self.base.subscribe(&topics)
     }
@@ -185,7 +131,21 @@ impl Member {
             }
             None => {}
         }
-        self.base.context().events.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.base.context().pop()
+    }
+
+    /// What fetches instead of librdkafka, if anything does.
+    pub fn wire(&self) -> Option<&Wire> {
+        self.wire.as_ref()
+    }
+
+    /// From now on librdkafka fetches, these partitions from these positions.
+    pub fn leave_to_client(&mut self, starts: &[Position], timeout: Duration) -> Result<(), KafkaError> {
+        self.wire = None;
+        for Position { named: (topic, partition), .. } in starts {
+            self.fetch.forward(topic, *partition);
+        }
+        if starts.is_empty() { Ok(()) } else { self.resume_at(starts, timeout) }
     }
 
     /// Takes what was fetched; blocks up to `timeout` for the first message.
@@ -229,6 +189,16 @@ impl Member {
     pub fn assign(&mut self, starts: &[(Named, i64)], apart: bool) -> Result<(), KafkaError> {
         self.direct(starts, apart);
         let list = offsets(starts)?;
+        if let Some(wire) = &mut self.wire {
+            // Before and after: a pause survives an assignment, and only a partition that is known can be paused.
+            self.base.pause(&list)?;
+            self.base.incremental_assign(&list)?;
+            self.base.pause(&list)?;
+            let position =
+                |(named, offset): &(Named, i64)| Position { named: named.clone(), offset: *offset, epoch: -1 };
+            wire.position(starts.iter().map(position));
+            return Ok(());
+        }
         self.base.incremental_assign(&list)?;
         // An unassignment just before may have been under way still, and have undone that: now it is over.
         self.direct(starts, apart);
@@ -248,6 +218,9 @@ impl Member {
 
     /// Answers [`Event::Revoked`]; waits for commits in flight.
     pub fn unassign(&mut self, partitions: &[Named]) -> Result<(), KafkaError> {
+        if let Some(wire) = &self.wire {
+            wire.forget(partitions);
+        }
         let unassigned = self.base.incremental_unassign(&names(partitions));
         self.own.retain(|named, _| !partitions.contains(named));
         unassigned
@@ -255,11 +228,19 @@ impl Member {
 
     /// Stops fetching the partitions; what was already fetched may still arrive.
     pub fn pause(&self, partitions: &[Named]) -> Result<(), KafkaError> {
+        if let Some(wire) = &self.wire {
+            wire.pause(partitions);
+            return Ok(());
+        }
         self.base.pause(&names(partitions))
     }
 
     /// Fetches again, each partition from the position given.
-    pub fn resume_at(&self, starts: &[Position], timeout: Duration) -> Result<(), KafkaError> {
+    pub fn resume_at(&mut self, starts: &[Position], timeout: Duration) -> Result<(), KafkaError> {
+        if let Some(wire) = &mut self.wire {
+            wire.position(starts.iter().cloned());
+            return Ok(());
+        }
         let mut list = TopicPartitionList::with_capacity(starts.len());
         for Position { named: (topic, partition), offset, .. } in starts {
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
@@ -293,8 +274,11 @@ impl Member {
     }
 
     /// The same as the last fetch told it; no request.
-    pub fn known_ends(&self, (topic, partition): &Named) -> Option<(i64, i64)> {
-        group::known_ends(&self.base, topic, *partition)
+    pub fn known_ends(&self, named: &Named) -> Option<(i64, i64)> {
+        match &self.wire {
+            Some(wire) => wire.ends(named),
+            None => group::known_ends(&self.base, &named.0, named.1),
+        }
     }
 
     /// The id of a topic's current incarnation; none where the cluster has no ids.
@@ -340,7 +324,7 @@ pub(super) fn topic_id<C: ConsumerContext + 'static>(
     topics::topic_id(base, topic, timeout)
 }
 
-/// How Forebay fetches; the example that measures librdkafka alone uses the same. `queue_bytes` is what librdkafka may
+/// How librdkafka fetches; the example that measures librdkafka alone uses the same. `queue_bytes` is what librdkafka may
 /// hold for one partition.
 pub fn set_fetching(config: &mut ClientConfig, queue_bytes: usize) {
     config
@@ -356,7 +340,7 @@ pub fn set_fetching(config: &mut ClientConfig, queue_bytes: usize) {
 impl Drop for Member {
     fn drop(&mut self) {
         // Also on a panic: from here on nobody answers rebalances but the callback itself.
-        self.base.context().closing.store(true, Ordering::Release);
+        self.base.context().close();
     }
 }
 

@@ -198,9 +198,10 @@ pub fn decide(finding: Finding, policy: OnGap) -> Action {
 }
 
 /// Must the last record read be compared with Kafka's before a position is trusted? `known` is the leader epoch that
-/// the position was good for, `now` that of the first record behind it; -1 is unknown.
+/// the position was good for, `now` that of the first record behind it; -1 is unknown. An older one is another history
+/// too: epochs only grow within one.
 pub fn must_compare(known: i32, now: i32) -> bool {
-    now > known
+    now >= 0 && now != known
 }
 
 #[cfg(test)]
@@ -290,8 +291,8 @@ mod tests {
     }
 
     #[test]
-    fn only_a_newer_leader_epoch_is_suspicious() {
-        assert!(must_compare(3, 4) && must_compare(-1, 0));
-        assert!(!must_compare(3, 3) && !must_compare(4, 3) && !must_compare(3, -1) && !must_compare(-1, -1));
+    fn another_leader_epoch_is_suspicious() {
+        assert!(must_compare(3, 4) && must_compare(-1, 0) && must_compare(4, 3));
+        assert!(!must_compare(3, 3) && !must_compare(3, -1) && !must_compare(-1, -1));
     }
 }

@@ -6,9 +6,12 @@
 pub mod again;
 pub mod consumer;
 pub mod error;
+pub mod events;
+pub mod fetched;
 pub mod ffi;
 pub mod gap;
 pub mod loss;
 pub mod low;
 pub mod start;
 pub mod tenure;
+pub mod wire;

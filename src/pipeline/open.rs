@@ -6,6 +6,7 @@ use crate::dedupe::store::{Origin, Stamp, Store};
 use crate::dedupe::{Row, Table};
 use crate::io::disk::Disk;
 use crate::io::hook::{self, Hook};
+use crate::io::pool::Pool;
 use crate::io::{IoError, Storage};
 use crate::kafka::consumer::Settings as KafkaSettings;
 use crate::kafka::gap::OnGap;
@@ -15,7 +16,6 @@ use crate::metrics::Metrics;
 use crate::processor::delivery::ROUTE;
 use crate::rate::governor::Governor;
 use crate::receiver::plan::{Batching, Plans};
-use crate::receiver::pool::Pool;
 use crate::receiver::slot::Limits;
 use crate::receiver::{self, Gaps, Owners, Shared, Views};
 use crate::record::topics::Topics;
@@ -263,6 +263,7 @@ fn receiver_options(config: &Config, state: &State) -> receiver::Options {
             instance_id: kafka.static_membership.then(|| instance_id(WalId(state.wal_id), &kafka.topics)),
             session_timeout: kafka.session_timeout,
             queue_bytes: budget / 4,
+            wire_bytes: (kafka.fetcher == config::Fetcher::Auto).then_some(budget / 8),
             properties: kafka.properties.0.clone(),
         },
         limits: Limits {
@@ -278,6 +279,7 @@ fn receiver_options(config: &Config, state: &State) -> receiver::Options {
         open_bytes_max: budget / 8,
         queue_bytes_max: (budget / 8) as u64,
         planned_bytes_max: (budget / 4) as u64,
+        receivers: kafka.receivers,
         policy,
         warn_time_to_loss: kafka.warn_time_to_loss,
         exit_at_end: config.exit_at_end,

@@ -121,6 +121,8 @@ pub struct Receiver {
     pub partitions: usize,
     /// Those of them that are not fetched for now.
     pub paused: usize,
+    /// librdkafka fetches for it (see kafka.fetcher).
+    pub by_librdkafka: bool,
     /// The last error that has not been followed by a success.
     pub error: Option<String>,
 }

@@ -66,6 +66,7 @@ fn receiver((number, view): (usize, &View)) -> Receiver {
         joined: view.joined,
         partitions: view.partitions.len(),
         paused: if view.paused { view.partitions.len() } else { 0 },
+        by_librdkafka: view.by_client,
         error: view.trouble.clone(),
     }
 }

@@ -10,7 +10,7 @@ use super::ReceiverError;
 use super::assign::ASK;
 use super::poll::{Lane, Receiver};
 use super::slot::Slot;
-use crate::kafka::ffi::fetch::Message;
+use crate::kafka::fetched::Fetched;
 use crate::kafka::gap::must_compare;
 use crate::record::batch::{self, HeaderRef, Record};
 
@@ -79,8 +79,8 @@ impl Expected {
         }
     }
 
-    fn is(&self, message: Message<'_>) -> bool {
-        let mut headers: Vec<HeaderRef<'_>> = Vec::new();
+    fn is<'m>(&self, message: impl Fetched<'m>) -> bool {
+        let mut headers: Vec<HeaderRef<'m>> = Vec::new();
         message.headers(&mut headers);
         self.timestamp == message.timestamp()
             && self.key.as_deref() == message.key()
@@ -96,7 +96,7 @@ fn owned((name, value): HeaderRef<'_>) -> (Vec<u8>, Option<Vec<u8>>) {
 impl Receiver<'_> {
     /// Looks at the first records of a tenure. False: this one is not to be taken.
     #[cold]
-    pub(super) fn check_position(&mut self, lane: usize, message: Message<'_>) -> Result<bool, ReceiverError> {
+    pub(super) fn check_position<'m>(&mut self, lane: usize, message: impl Fetched<'m>) -> Result<bool, ReceiverError> {
         match std::mem::replace(&mut self.lanes[lane].check, Check::Done) {
             Check::First(known) if must_compare(known.epoch, message.leader_epoch()) => {
                 self.compare(lane, known, message.leader_epoch())

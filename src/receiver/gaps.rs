@@ -216,19 +216,28 @@ impl Receiver<'_> {
 
 impl Receiver<'_> {
     /// librdkafka asked a new leader and found that its log had gone no further than `words.end` in an epoch.
-    pub(super) fn truncated(&mut self, lane: usize, words: &Truncation) -> Result<(), ReceiverError> {
+    pub(super) fn truncated_as_said(&mut self, lane: usize, words: &Truncation) -> Result<(), ReceiverError> {
         // librdkafka also asks for positions and epochs that were never read (those of an end of partition). Only what it
-        // says of our own position counts; else the partition is opened again, and the leader asked about that. A topic
-        // that was created again looks the same.
+        // says of our own position counts; else the partition is opened again, and the leader asked about that.
         let position = self.lanes[lane].position();
-        if (words.offset, words.epoch) != (position.offset, position.epoch) || !self.is_still_the_same(lane) {
+        if (words.offset, words.epoch) == (position.offset, position.epoch) {
+            self.truncated(lane, words.end)
+        } else {
+            self.reopen(lane)
+        }
+    }
+
+    /// A leader's log has other records from `end` on than those that were read.
+    pub(super) fn truncated(&mut self, lane: usize, end: i64) -> Result<(), ReceiverError> {
+        // A topic that was created again looks the same.
+        if !self.is_still_the_same(lane) {
             return self.reopen(lane);
         }
         // What was taken goes first: the range ends where the log does.
         let named = self.lanes[lane].named.clone();
         self.seal(std::slice::from_ref(&named))?;
         self.log_plan()?;
-        let (end, start) = (words.end, self.lanes[lane].slot.next);
+        let start = self.lanes[lane].slot.next;
         if self.look_back(lane, Finding::Elected { end, start })? { self.reopen(lane) } else { Ok(()) }
     }
 }

@@ -9,6 +9,7 @@ use super::poll::{BATCH, Receiver};
 use super::trust::Trust;
 use crate::clock;
 use crate::kafka::consumer::Named;
+use crate::kafka::fetched::Fetched;
 use crate::rate::limiter::{Demand, Grant};
 use crate::record::Partition;
 use std::time::{Duration, Instant};
@@ -56,6 +57,9 @@ impl Receiver<'_> {
 
     /// One round within the limits.
     pub(super) fn take_limited(&mut self) -> Result<(), ReceiverError> {
+        if self.member.wire().is_some() {
+            return self.take_shares();
+        }
         for lane in &mut self.lanes {
             if self.member.fetch_apart(&lane.named) {
                 // What is still on its way into the common queue comes after what is in its own: that is no hole.
@@ -66,6 +70,11 @@ impl Receiver<'_> {
         if !self.batch.is_empty() {
             return self.take_leftovers();
         }
+        self.take_shares()
+    }
+
+    /// Gives each partition its grant.
+    fn take_shares(&mut self) -> Result<(), ReceiverError> {
         let mut limited = std::mem::take(&mut self.limited);
         limited.demands.clear();
         let demand = |lane| Demand { partition: lane_partition(lane), lag: self.not_taken(lane), most: u64::MAX };
@@ -104,7 +113,15 @@ impl Receiver<'_> {
             if grant.is_none() {
                 continue;
             }
-            self.member.fetch_own(&lane.named, limited.most(grant), &mut self.batch);
+            let most = limited.most(grant);
+            if self.member.wire().is_some() {
+                let named = lane.named.clone();
+                if let Some((records, bytes)) = self.take_part(Some(&named), most, Duration::ZERO)? {
+                    limited.note(partition, records, bytes);
+                }
+                continue;
+            }
+            self.member.fetch_own(&lane.named, most, &mut self.batch);
             if !self.batch.is_empty() {
                 let (records, bytes) = self.take_batch(Instant::now())?;
                 limited.note(partition, records, bytes);

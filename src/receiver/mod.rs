@@ -17,11 +17,11 @@ pub mod lookout;
 mod owners;
 pub mod plan;
 mod poll;
-pub mod pool;
 mod pressure;
 pub mod slot;
 mod stopping;
 mod take;
+mod take_wire;
 mod trust;
 mod view;
 
@@ -31,6 +31,7 @@ pub use view::{Idle, View, Views};
 
 use crate::dedupe::Table;
 use crate::io::hook::Hook;
+use crate::io::pool::Pool;
 use crate::kafka::consumer::Settings;
 use crate::kafka::error::words;
 use crate::kafka::start::{Policy, Stop};
@@ -39,7 +40,6 @@ use crate::metrics::Metrics;
 use crate::rate::governor::Governor;
 use crate::record::topics::Topics;
 use crate::wal::{Log, WalError};
-use pool::Pool;
 use rdkafka::error::KafkaError;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -64,6 +64,8 @@ pub struct Options {
     pub queue_bytes_max: u64,
     /// Direct mode: bytes of planned blocks that may wait for the sink before that bound begins to count them.
     pub planned_bytes_max: u64,
+    /// Receivers of this process.
+    pub receivers: u32,
     /// What the start table needs to know.
     pub policy: Policy,
     /// Warn when Kafka will drop unread records in less than this.

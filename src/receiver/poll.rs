@@ -1,15 +1,17 @@
 //! The loop of one receiver: events, commits, records, in turn, for ever.
 
+use super::assign::ASK;
 use super::epoch::{Check, Known};
 use super::late::For;
 use super::pressure::{self, Pressure};
 use super::slot::Slot;
 use super::trust::Trust;
 use super::{Options, ReceiverError, Shared};
-use crate::kafka::consumer::{Event, Member, Named, Position, Settings};
+use crate::kafka::consumer::{Member, Named, Position, Settings};
+use crate::kafka::events::Event;
 use crate::kafka::ffi::fetch::Batch;
 use crate::wal::PartitionMarks;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -146,10 +148,14 @@ impl<'a> Receiver<'a> {
             Pressure::None if self.shared.log.is_crowded() => std::thread::sleep(HELD),
             Pressure::None if self.shared.governor.is_limited() => self.take_limited()?,
             Pressure::None => {
-                self.member.fetch_together();
                 let wait = if self.is_awaiting() { WAIT_SHORT } else { WAIT };
-                self.member.fetch(&mut self.batch, wait);
-                self.take_batch(Instant::now())?;
+                if self.member.wire().is_some() {
+                    self.take_parts(wait)?;
+                } else {
+                    self.member.fetch_together();
+                    self.member.fetch(&mut self.batch, wait);
+                    self.take_batch(Instant::now())?;
+                }
             }
             Pressure::Hold | Pressure::Pause => std::thread::sleep(HELD),
         }
@@ -242,12 +248,28 @@ impl<'a> Receiver<'a> {
     }
 
     fn resume(&mut self) -> Result<(), ReceiverError> {
-        let starts: Vec<_> = self.lanes.iter().map(Lane::position).collect();
+        let starts = self.positions();
         tracing::info!(receiver = self.number, "the log takes records again: resumed");
-        // Only a failed seek needs more: the partitions are assigned anew, which sets the position too.
-        if !starts.is_empty()
-            && let Err(error) = self.member.resume_at(&starts, Duration::from_secs(5))
-        {
+        // Nothing was to be heard meanwhile.
+        self.heard();
+        let resumed = if starts.is_empty() { Ok(()) } else { self.member.resume_at(&starts, ASK) };
+        self.resumed(resumed, starts)?;
+        self.set_paused(false);
+        Ok(())
+    }
+
+    /// Where each partition goes on.
+    pub(super) fn positions(&self) -> Vec<Position> {
+        self.lanes.iter().map(Lane::position).collect()
+    }
+
+    /// Only a failed seek needs more: the partitions are assigned anew, which sets the position too.
+    pub(super) fn resumed(
+        &mut self,
+        resumed: Result<(), KafkaError>,
+        starts: Vec<Position>,
+    ) -> Result<(), ReceiverError> {
+        if let Err(error) = resumed {
             tracing::warn!(receiver = self.number, "cannot seek ({error}); assigning the partitions anew");
             self.out_of_turn = true;
             self.member.unassign(&self.names())?;
@@ -257,7 +279,6 @@ impl<'a> Receiver<'a> {
             let starts: Vec<_> = starts.into_iter().map(|start| (start.named, start.offset)).collect();
             self.start_fetching(&starts)?;
         }
-        self.set_paused(false);
         Ok(())
     }
 
@@ -272,6 +293,7 @@ impl<'a> Receiver<'a> {
     }
 
     fn housekeeping(&mut self) -> Result<(), ReceiverError> {
+        self.leave_to_client()?;
         self.open_late()?;
         self.settle_doubts()?;
         self.hold_damaged()?;
@@ -304,7 +326,9 @@ impl<'a> Receiver<'a> {
     pub fn show(&self) {
         let at_end = self.lanes.iter().all(is_done);
         let settled = self.is_settled();
+        let by_client = self.member.wire().is_none();
         self.shared.views.update(self.number, |view| {
+            view.by_client = by_client;
             view.joined = self.assigning.joined;
             view.partitions.clear();
             let each = |lane: &Lane| {
@@ -322,6 +346,8 @@ impl<'a> Receiver<'a> {
             view.changed = self.assigning.changed;
             view.partitions_expected = self.assigning.expected;
         });
+        let by_client = self.shared.views.look(|views| views.iter().filter(|view| view.by_client).count());
+        self.shared.metrics.receivers_by_librdkafka.set(by_client as i64);
     }
 
     /// Records that Kafka has and this receiver has not taken, as far as known.
@@ -347,6 +373,7 @@ fn is_done(lane: &Lane) -> bool {
 pub(super) fn member(number: usize, options: &Options, partitions: usize) -> Result<Member, ReceiverError> {
     let mut settings = options.kafka.clone();
     settings.queue_bytes = (settings.queue_bytes / partitions.max(1)).clamp(QUEUE_BYTES_MIN, QUEUE_BYTES_MAX);
+    settings.wire_bytes = settings.wire_bytes.map(|bytes| bytes / options.receivers.max(1) as usize);
     settings.instance_id = settings.instance_id.map(|id| format!("{id}-{number}"));
     Ok(Member::new(&settings)?)
 }

@@ -4,8 +4,8 @@
 //! the next offset are suppressed, never logged twice. Never: no I/O, no clock; time is passed in.
 
 use super::plan::empty_block;
-use super::pool::Pool;
-use crate::kafka::ffi::fetch::Message;
+use crate::io::pool::Pool;
+use crate::kafka::fetched::Fetched;
 use crate::record::batch::{BatchBuilder, HeaderRef, RECORD_OVERHEAD, RecordRef};
 use crate::record::{Block, BlockHeader, Partition};
 use std::collections::VecDeque;
@@ -97,9 +97,9 @@ impl Slot {
 
     /// Takes one record; blocks that are full before or after it are handed to `sealed`.
     #[inline]
-    pub fn take<'a>(
+    pub fn take<'a, M: Fetched<'a>>(
         &mut self,
-        message: Message<'a>,
+        message: M,
         headers: &mut Vec<HeaderRef<'a>>,
         limits: &Limits,
         pool: &Pool,

@@ -10,7 +10,8 @@ use super::slot::Taken;
 use super::trust::{self, Step, Trust};
 use super::{Options, ReceiverError};
 use crate::kafka::consumer::Position;
-use crate::kafka::ffi::fetch::{Batch, Message};
+use crate::kafka::fetched::Fetched;
+use crate::kafka::ffi::fetch::Batch;
 use crate::record::batch::HeaderRef;
 use crate::record::{Block, Partition};
 use crate::wal::Entry;
@@ -37,6 +38,17 @@ impl Receiver<'_> {
         if self.batch.is_empty() {
             return Ok((0, 0));
         }
+        self.note_first();
+        let batch = std::mem::replace(&mut self.batch, Batch::new(0));
+        let taken = self.take_messages(&batch, now);
+        self.batch = batch;
+        self.batch.clear();
+        self.heard();
+        taken
+    }
+
+    /// Notes when the first record came.
+    pub(super) fn note_first(&mut self) {
         if !self.received_first {
             self.received_first = true;
             self.shared.views.update(self.number, |view| {
@@ -44,12 +56,6 @@ impl Receiver<'_> {
                 view.first_record_cpu = crate::clock::cpu_seconds();
             });
         }
-        let batch = std::mem::replace(&mut self.batch, Batch::new(0));
-        let taken = self.take_messages(&batch, now);
-        self.batch = batch;
-        self.batch.clear();
-        self.heard();
-        taken
     }
 
     fn take_messages(&mut self, batch: &Batch, now: Instant) -> Result<(u64, u64), ReceiverError> {
@@ -75,7 +81,8 @@ impl Receiver<'_> {
                 continue;
             }
             if let Some(error) = message.error() {
-                self.event_in_queue(lane, message, error)?;
+                let text = message.value().map(|text| String::from_utf8_lossy(text).into_owned());
+                self.event_in_queue(lane, message.offset(), error, &text.unwrap_or_else(|| error.to_string()))?;
                 run = None;
                 continue;
             }
@@ -95,18 +102,22 @@ impl Receiver<'_> {
                 Taken::Kept | Taken::Far => {}
             }
         }
+        self.count_taken(records, bytes, suppressed);
+        Ok((records, bytes))
+    }
+
+    pub(super) fn count_taken(&self, records: u64, bytes: u64, suppressed: u64) {
         let metrics = &self.shared.metrics;
         metrics.records_received.inc_by(records);
         metrics.bytes_received.inc_by(bytes);
         metrics.records_suppressed.inc_by(suppressed);
-        Ok((records, bytes))
     }
 
     #[inline]
-    fn take_record<'m>(
+    pub(super) fn take_record<'m, M: Fetched<'m>>(
         &mut self,
         lane: usize,
-        message: Message<'m>,
+        message: M,
         headers: &mut Vec<HeaderRef<'m>>,
         now: Instant,
     ) -> Result<Taken, ReceiverError> {
@@ -145,26 +156,41 @@ impl Receiver<'_> {
     fn event_in_queue(
         &mut self,
         lane: usize,
-        message: Message<'_>,
+        offset: i64,
         error: RDKafkaErrorCode,
+        text: &str,
     ) -> Result<(), ReceiverError> {
         if error == RDKafkaErrorCode::PartitionEOF {
-            if self.is_believed(lane, message.offset())? {
-                self.reached_end(lane, message.offset())?;
+            if self.is_believed(lane, offset)? {
+                self.reached_end(lane, offset)?;
                 self.lanes[lane].trust = Trust::Unsure;
             }
             return Ok(());
         }
         self.lanes[lane].trust = Trust::Unsure;
-        let text = message.value().map_or_else(|| error.to_string(), |text| String::from_utf8_lossy(text).into_owned());
+        if let Some(words) = Truncation::read(text) {
+            self.say(lane, text);
+            return self.truncated_as_said(lane, &words);
+        }
+        self.fetching_failed(lane, error, text)
+    }
+
+    fn say(&self, lane: usize, text: &str) {
         let (topic, partition) = &self.lanes[lane].named;
         tracing::warn!(receiver = self.number, topic, partition, "kafka: {text}");
-        if let Some(words) = Truncation::read(&text) {
-            return self.truncated(lane, &words);
-        }
+    }
+
+    /// What to do when nothing can be fetched at a position.
+    pub(super) fn fetching_failed(
+        &mut self,
+        lane: usize,
+        error: RDKafkaErrorCode,
+        text: &str,
+    ) -> Result<(), ReceiverError> {
+        self.say(lane, text);
         // Said of the record that is to be compared it tells nothing about those that follow.
         if matches!(self.lanes[lane].check, Check::Again(_)) && (is_damage(error) || error == OUT_OF_RANGE) {
-            return self.leave_uncompared(lane, &text);
+            return self.leave_uncompared(lane, text);
         }
         if super::assign::position_is_lost(error) {
             return self.reopen(lane);
@@ -205,7 +231,7 @@ impl Receiver<'_> {
     }
 
     /// Everything below `end` has been seen: what had no record (markers, aborted, compacted) is closed too.
-    fn reached_end(&mut self, lane: usize, end: i64) -> Result<(), ReceiverError> {
+    pub(super) fn reached_end(&mut self, lane: usize, end: i64) -> Result<(), ReceiverError> {
         if self.lanes[lane].slot.is_again() {
             self.close_again(lane, end);
             self.forget_again(lane, end);

@@ -40,6 +40,8 @@ pub struct View {
     pub held: Vec<Idle>,
     /// Partitions are paused because log or disk are full.
     pub paused: bool,
+    /// librdkafka fetches, not [`crate::kafka::wire`].
+    pub by_client: bool,
     /// The last trouble with Kafka, while it lasts.
     pub trouble: Option<String>,
     /// Monotone time from the pipeline's start to the first record, if there was one.

@@ -10,7 +10,7 @@ mod process;
 mod world;
 
 use forebay::config::{Config, Fence, Target};
-use forebay::kafka::ffi::mock::OFFSET_COMMIT;
+use forebay::kafka::ffi::mock::{FETCH, OFFSET_COMMIT};
 use forebay::pipeline::{Control, Custom, run_with};
 use forebay::sink::Tier;
 use rdkafka::types::RDKafkaRespErr as Code;
@@ -26,6 +26,32 @@ fn takes_everything_once_and_a_second_run_takes_nothing() {
     let second = world.run_to_end(|_| {});
     assert_eq!((second.records, second.suppressed), (0, 0));
     assert_eq!(world.delivered(), produced(4, 20_000));
+}
+
+/// What a broker does not know is left to librdkafka, whether it is met at the start or later.
+#[test]
+fn an_older_broker_is_left_to_librdkafka() {
+    const OLD: i16 = 11;
+    for later in [false, true] {
+        let world = World::new(4, 20_000);
+        let control = Control::new();
+        let by_client = || control.snapshot().receivers.first().is_some_and(|row| row.by_librdkafka);
+        let delivered = || control.snapshot().partitions.iter().map(|row| row.delivered).sum::<i64>();
+        if !later {
+            world.kafka.limit_version(FETCH, OLD).unwrap();
+        }
+        let running = world.instance("only").start(&control, |_| {});
+        wait("the first records", || delivered() == 20_000);
+        assert_eq!(by_client(), !later);
+        world.kafka.limit_version(FETCH, OLD).unwrap();
+        world.kafka.disconnect().unwrap();
+        world.produce(20_000);
+        wait("the second ones", || delivered() == 40_000);
+        assert!(by_client());
+        control.stop();
+        running.join().unwrap().unwrap();
+        assert_eq!(world.delivered(), produced(4, 40_000));
+    }
 }
 
 #[test]

@@ -493,7 +493,7 @@ fn retention_comes_nearer() {
     // Slow steps, none of which reaches the position.
     let mut low = 0;
     let shown = wait_for("warning", LIMIT, || {
-        low = (low + 5).min(stalled - 1);
+        low = (low + 20).min(stalled - 1);
         kafka.delete_records(&topic, 0, low);
         let row = partition_of(&process.status(), &topic, 0)?;
         std::thread::sleep(Duration::from_millis(500));

@@ -12,6 +12,7 @@ mod consume;
 mod damage;
 mod direct;
 mod election;
+mod fetch;
 mod gap;
 mod heal;
 mod instances;

@@ -5,6 +5,7 @@
 
 use crate::clock;
 use crate::kafka::consumer::set_fetching;
+use crate::kafka::fetched::Fetched;
 use crate::kafka::ffi::fetch::{Batch, FetchQueue};
 use anyhow::{Context, anyhow, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};

@@ -139,6 +139,7 @@ fn client(args: &KafkaArgs, dir: &Path) -> Result<Again, Failure> {
         instance_id: None,
         session_timeout: kafka.session_timeout,
         queue_bytes: QUEUE_BYTES,
+        wire_bytes: None,
         properties: kafka.properties.0,
     };
     Again::new(&settings).map_err(|error| Failure::new(CONFIG, client::error(&error)))

@@ -5,6 +5,7 @@
 //! consumed and must not be used; the caller keeps its own next offset per partition.
 
 use super::Queue;
+use crate::kafka::fetched::Fetched;
 use crate::record::batch::HeaderRef;
 use rdkafka::bindings as rd;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
@@ -213,26 +214,6 @@ impl<'a> Message<'a> {
         self.message.partition
     }
 
-    /// The record's offset; for an end of partition, the next offset to be written.
-    #[inline]
-    pub fn offset(&self) -> i64 {
-        self.message.offset
-    }
-
-    /// The key, if there is one.
-    #[inline]
-    pub fn key(&self) -> Option<&'a [u8]> {
-        // SAFETY: librdkafka gives pointer and length of memory that lives as long as the message.
-        unsafe { bytes(self.message.key, self.message.key_len) }
-    }
-
-    /// The value; for an error, its text.
-    #[inline]
-    pub fn value(&self) -> Option<&'a [u8]> {
-        // SAFETY: as for `key`.
-        unsafe { bytes(self.message.payload, self.message.len) }
-    }
-
     /// Asks for the payload to be brought nearer. 8 to 13 % of the CPU at 1 KiB; at 100 B it costs more than it brings.
     #[inline]
     fn fetch_ahead(self) {
@@ -246,10 +227,32 @@ impl<'a> Message<'a> {
             }
         }
     }
+}
+
+impl<'a> Fetched<'a> for Message<'a> {
+    /// The record's offset; for an end of partition, the next offset to be written.
+    #[inline]
+    fn offset(&self) -> i64 {
+        self.message.offset
+    }
+
+    /// The key, if there is one.
+    #[inline]
+    fn key(&self) -> Option<&'a [u8]> {
+        // SAFETY: librdkafka gives pointer and length of memory that lives as long as the message.
+        unsafe { bytes(self.message.key, self.message.key_len) }
+    }
+
+    /// The value; for an error, its text.
+    #[inline]
+    fn value(&self) -> Option<&'a [u8]> {
+        // SAFETY: as for `key`.
+        unsafe { bytes(self.message.payload, self.message.len) }
+    }
 
     /// Milliseconds since 1970, -1 for none.
     #[inline]
-    pub fn timestamp(&self) -> i64 {
+    fn timestamp(&self) -> i64 {
         let mut kind = rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: both pointers are valid for the call.
         unsafe { rd::rd_kafka_message_timestamp(self.message, &raw mut kind) }
@@ -257,14 +260,14 @@ impl<'a> Message<'a> {
 
     /// Leader epoch of the record, -1 when unknown.
     #[inline]
-    pub fn leader_epoch(&self) -> i32 {
+    fn leader_epoch(&self) -> i32 {
         // SAFETY: the message is alive.
         unsafe { rd::rd_kafka_message_leader_epoch(self.message) }
     }
 
     /// Fills `out` (cleared first) with the headers in their order.
     #[inline]
-    pub fn headers(&self, out: &mut Vec<HeaderRef<'a>>) {
+    fn headers(&self, out: &mut Vec<HeaderRef<'a>>) {
         out.clear();
         let mut headers = std::ptr::null_mut();
         // SAFETY: the message is alive; on success `headers` points to memory that it owns.

@@ -11,6 +11,8 @@ use rdkafka::{ClientConfig, error::KafkaError};
 use std::ffi::CString;
 use std::time::Duration;
 
+/// Kafka's number of the `Fetch` request.
+pub const FETCH: i16 = 1;
 /// Kafka's number of the `OffsetCommit` request.
 pub const OFFSET_COMMIT: i16 = 8;
 
@@ -66,6 +68,25 @@ impl MockKafka {
         // SAFETY: the cluster is alive and the name is copied.
         let done = unsafe { rd::rd_kafka_mock_partition_set_leader(self.cluster(), topic.as_ptr(), partition, 1) };
         if done as i32 == 0 { Ok(()) } else { Err(done.into()) }
+    }
+
+    /// From the next connection on, the brokers know versions of a request only up to this one.
+    pub fn limit_version(&self, api: i16, max: i16) -> Result<(), RDKafkaErrorCode> {
+        // SAFETY: the cluster is alive.
+        let done = unsafe { rd::rd_kafka_mock_set_apiversion(self.cluster(), api, 0, max) };
+        if done as i32 == 0 { Ok(()) } else { Err(done.into()) }
+    }
+
+    /// Ends all connections to the only broker; it takes new ones at once.
+    pub fn disconnect(&self) -> Result<(), RDKafkaErrorCode> {
+        // SAFETY: the cluster is alive.
+        let down = unsafe { rd::rd_kafka_mock_broker_set_down(self.cluster(), 1) };
+        // SAFETY: as above.
+        let up = unsafe { rd::rd_kafka_mock_broker_set_up(self.cluster(), 1) };
+        match [down, up].into_iter().find(|done| *done as i32 != 0) {
+            None => Ok(()),
+            Some(error) => Err(error.into()),
+        }
     }
 
     /// Answers the next requests of the kind with these errors, in order.

@@ -10,7 +10,7 @@
 
 mod read;
 
-pub use read::{BatchError, Headers, Record, Records, check, digest, records};
+pub use read::{BatchError, Headers, Record, Records, check, digest, records, section};
 
 use super::varint;
 

@@ -96,6 +96,12 @@ pub fn records(payload: &[u8]) -> Records<'_> {
     }
 }
 
+/// Walks `count` records that lie in `bytes` without their batch's header.
+pub fn section(bytes: &[u8], base_offset: i64, base_timestamp: i64, count: u32) -> Records<'_> {
+    let cursor = Cursor { bytes, at: 0 };
+    Records { cursor, left: count, end: bytes.len(), base_offset, base_timestamp, failed: false }
+}
+
 /// Checks every batch of a payload by its own CRC-32C and walks all records; returns how many there are.
 pub fn check(payload: &[u8]) -> Result<u32, BatchError> {
     let mut at = 0;

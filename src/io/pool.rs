@@ -1,4 +1,4 @@
-//! Buffers for blocks, used again when the last reader of a block's payload has let go of it.
+//! Buffers for blocks and for what they are made of, used again when the last reader of one has let go of it.
 //!
 //! Promises: at most a fixed number of idle buffers is kept; taking and giving back is one short lock per block.
 
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A buffer must have grown to this before it is worth keeping.
 const WORTH_KEEPING: usize = 64 << 10;
 
-/// A stock of idle buffers, shared by all receivers.
+/// A stock of idle buffers; clones share it.
 #[derive(Clone, Debug)]
 pub struct Pool {
     idle: Arc<Mutex<Vec<Vec<u8>>>>,

@@ -1,0 +1,319 @@
+use super::super::answer::Answer;
+use super::super::batches::testing::{batch, marked};
+use super::*;
+use crate::kafka::fetched::Fetched;
+use bytes::Bytes;
+
+const BUDGET: usize = 1 << 20;
+const BROKER: i32 = 1;
+
+fn named(partition: i32) -> Named {
+    ("t".to_owned(), partition)
+}
+
+fn at(partition: i32, offset: i64) -> Position {
+    Position { named: named(partition), offset, epoch: 2 }
+}
+
+/// Partitions `0..partitions` from offset 10 on, all led by one broker.
+fn state(partitions: i32) -> State {
+    let mut state = State::new(BUDGET, 1 << 20);
+    for partition in 0..partitions {
+        state.position(at(partition, 10));
+        state.leads(&named(partition), BROKER, 5);
+    }
+    state.look_for_leaders();
+    state
+}
+
+fn answer(records: Vec<u8>, end: i64) -> Answer {
+    Answer { ends: Ends { low: 3, end, high: end + 5 }, records: Bytes::from(records), ..Answer::default() }
+}
+
+/// Answers a request.
+fn apply_all(state: &mut State, request: &Request, answers: Vec<(i32, Answer)>) {
+    let outcome = |(partition, answer)| {
+        let mut all = request.topics.iter().flat_map(|(_, asked)| asked);
+        let asked = all.find(|asked| asked.named.1 == partition).unwrap();
+        (Arc::clone(&asked.named), Outcome::of(asked, answer, 0))
+    };
+    let outcomes = answers.into_iter().map(outcome).collect();
+    state.apply(request.number, outcomes, Instant::now());
+}
+
+/// The same for one partition; the others' parts are left out of the answer.
+fn apply(state: &mut State, request: &Request, partition: i32, answer: Answer) {
+    apply_all(state, request, vec![(partition, answer)]);
+}
+
+fn plan(state: &mut State) -> Option<Request> {
+    state.plan(BROKER, Instant::now())
+}
+
+fn asked(request: &Request) -> Vec<(i32, i64)> {
+    request.topics.iter().flat_map(|(_, asked)| asked).map(|asked| (asked.named.1, asked.next)).collect()
+}
+
+/// Takes everything: offsets of records, ends as negative numbers.
+fn taken(state: &mut State) -> Vec<i64> {
+    let mut taken = Vec::new();
+    while let Some(part) = state.take(None) {
+        state.done(&part, true);
+        match part.what {
+            What::Records(mut records) => {
+                while !records.is_empty() {
+                    records.open().unwrap();
+                    taken.extend(records.first().map(|record| record.unwrap().offset()));
+                    records.pass();
+                }
+            }
+            What::End(end) => taken.push(-end),
+            other => panic!("{other:?}"),
+        }
+    }
+    taken
+}
+
+#[test]
+fn records_come_in_order_once_and_the_end_is_told_once() {
+    let mut state = state(1);
+    let first = plan(&mut state).unwrap();
+    let one = &first.topics[0].1[0];
+    assert_eq!((one.next, one.epoch, one.leader_epoch), (10, 2, 5));
+    assert!(plan(&mut state).is_none(), "it is being asked for");
+    apply(&mut state, &first, 0, answer(batch(8, 12, &[8, 9, 10, 11]), 14));
+    let second = plan(&mut state).unwrap();
+    assert_eq!((second.topics[0].1[0].next, second.topics[0].1[0].epoch), (12, 7), "the epoch of what was read last");
+    apply(&mut state, &second, 0, answer([batch(12, 13, &[12]), marked(batch(13, 14, &[13]), 0x30, 1)].concat(), 14));
+    assert_eq!(taken(&mut state), [10, 11, 12, -14], "nothing below the position, no marker, and the end behind it");
+    assert_eq!(state.ends(&named(0)), Some((3, 19)));
+    let third = plan(&mut state).unwrap();
+    apply(&mut state, &third, 0, answer(Vec::new(), 14));
+    assert_eq!(taken(&mut state), [0; 0], "it was told");
+    let fourth = plan(&mut state).unwrap();
+    apply(&mut state, &fourth, 0, answer(batch(14, 15, &[14]), 15));
+    assert_eq!(taken(&mut state), [14, -15]);
+    state.position(at(0, 15));
+    let again = plan(&mut state).unwrap();
+    apply(&mut state, &again, 0, answer(Vec::new(), 15));
+    assert_eq!(taken(&mut state), [-15], "whoever asks anew is told anew");
+}
+
+#[test]
+fn what_was_asked_before_a_change_counts_for_nothing() {
+    type Change = fn(&mut State);
+    let changes: [(&str, Change, Option<i64>); 4] = [
+        ("positioned", |state| state.position(at(0, 20)), Some(20)),
+        ("paused", |state| state.pause(&named(0)), None),
+        ("let go", |state| state.forget(&named(0)), None),
+        ("let go and back", |state| (state.forget(&named(0)), state.position(at(0, 10))).1, Some(10)),
+    ];
+    for (name, change, next) in changes {
+        for answered_before in [false, true] {
+            let mut state = state(2);
+            let request = plan(&mut state).unwrap();
+            let good = || answer(batch(10, 12, &[10, 11]), 99);
+            if answered_before {
+                apply(&mut state, &request, 0, good());
+            }
+            change(&mut state);
+            if !answered_before {
+                apply(&mut state, &request, 0, good());
+            }
+            assert_eq!(taken(&mut state), [0; 0], "{name}");
+            assert_eq!(state.held, 0, "{name}");
+            state.leads(&named(0), BROKER, 5);
+            let now = plan(&mut state).map(|request| asked(&request)).unwrap_or_default();
+            assert_eq!(now.iter().find(|one| one.0 == 0).map(|one| one.1), next, "{name}");
+        }
+    }
+}
+
+#[test]
+fn no_more_is_asked_for_than_may_wait_and_everyone_comes_first_in_turn() {
+    let mut state = state(3);
+    let first = plan(&mut state).unwrap();
+    assert_eq!(asked(&first), [(0, 10), (1, 10), (2, 10)]);
+    assert_eq!(first.partition_bytes, PIECE, "while there is room");
+    let large = |first: i64| batch(first, first + 20_000, &(first..first + 20_000).collect::<Vec<_>>());
+    let one = || answer(large(10), 1 << 40);
+    assert!(one().records.len() > BUDGET / 3);
+    apply_all(&mut state, &first, (0..3).map(|partition| (partition, one())).collect());
+    assert!(state.held >= BUDGET);
+    assert!(plan(&mut state).is_none(), "the budget is used up, and everyone has something");
+    let part = state.take(Some(&named(1))).unwrap();
+    let held = state.held;
+    state.put_back(part);
+    assert_eq!(state.held, held, "what is put back still waits");
+    let part = state.take(None).unwrap();
+    assert_eq!(part.named.1, 1, "and comes first");
+    state.done(&part, true);
+    let second = plan(&mut state).unwrap();
+    assert_eq!(asked(&second), [(1, 20_010)], "only who has room");
+    assert!(second.partition_bytes <= BUDGET / 6, "memory is scarce");
+    apply(&mut state, &second, 1, answer(Vec::new(), 1 << 40));
+    taken(&mut state);
+    let third = state.plan(BROKER, Instant::now() + LATER).unwrap();
+    assert_eq!(asked(&third), [(2, 20_010), (0, 20_010), (1, 20_010)]);
+}
+
+#[test]
+fn every_error_has_its_consequence() {
+    use RDKafkaErrorCode as Told;
+    let lost = |code: Code, times| {
+        let mut state = state(1);
+        for _ in 0..times {
+            state.leads(&named(0), BROKER, 5);
+            let later = Instant::now() + LATER;
+            let request = state.plan(BROKER, later).unwrap();
+            apply(&mut state, &request, 0, Answer { error: code.code(), ..Answer::default() });
+        }
+        let told = state.take(None).map(|part| match part.what {
+            What::Error(code, _) => code,
+            other => panic!("{other:?}"),
+        });
+        let again = state.plan(BROKER, Instant::now() + LATER).is_some();
+        (told, state.is_lost, again, state.gave_up.is_some())
+    };
+    for (code, times, expected) in [
+        (Code::OffsetOutOfRange, 1, (Some(Told::AutoOffsetReset), false, false, false)),
+        (Code::CorruptMessage, 1, (Some(Told::BadMessage), false, false, false)),
+        (Code::NotLeaderOrFollower, 1, (None, true, false, false)),
+        (Code::FencedLeaderEpoch, 9, (None, true, false, false)),
+        (Code::UnknownTopicOrPartition, UNKNOWN_MAX, (None, true, false, false)),
+        (Code::UnknownTopicOrPartition, UNKNOWN_MAX + 1, (Some(Told::UnknownTopicOrPartition), true, false, false)),
+        (Code::UnknownTopicId, 1, (None, true, false, false)),
+        (Code::TopicAuthorizationFailed, 1, (Some(Told::TopicAuthorizationFailed), false, true, false)),
+        (Code::UnknownServerError, 1, (Some(Told::Unknown), false, true, false)),
+        (Code::UnsupportedVersion, 1, (None, false, true, true)),
+    ] {
+        assert_eq!(lost(code, times), expected, "{code:?} {times} times");
+    }
+}
+
+#[test]
+fn another_history_damage_and_an_unknown_format_stop_the_partition() {
+    let mut state = state(2);
+    let request = plan(&mut state).unwrap();
+    apply(&mut state, &request, 0, Answer { diverging: Some((2, 4)), ..answer(Vec::new(), 9) });
+    let part = state.take(None).unwrap();
+    assert!(matches!(part.what, What::Truncated { end: 4 }), "{part:?}");
+    state.position(at(0, 10));
+    let request = plan(&mut state).unwrap();
+    apply(&mut state, &request, 0, Answer { diverging: Some((1, 40)), ..answer(Vec::new(), 9) });
+    let part = state.take(None).unwrap();
+    assert!(
+        matches!(part.what, What::Truncated { end: 9 }),
+        "its own history goes further, and is another one: {part:?}"
+    );
+    let mut damaged = [batch(10, 12, &[10]), batch(12, 13, &[12])].concat();
+    *damaged.last_mut().unwrap() ^= 1;
+    let request = plan(&mut state).unwrap();
+    assert_eq!(asked(&request), [(1, 10)], "what was left out of the answer is asked for again");
+    apply(&mut state, &request, 1, answer(damaged, 13));
+    let good = state.take(None).unwrap();
+    assert!(matches!(good.what, What::Records(_)), "what comes before the damage is good");
+    state.done(&good, true);
+    let bad = state.take(None).unwrap();
+    assert!(matches!(bad.what, What::Error(RDKafkaErrorCode::BadMessage, _)), "{bad:?}");
+    assert!(plan(&mut state).is_none(), "nothing goes on by itself");
+    state.position(at(0, 10));
+    let request = plan(&mut state).unwrap();
+    let mut unknown = batch(10, 12, &[10]);
+    unknown[16] = 3;
+    apply(&mut state, &request, 0, answer(unknown, 12));
+    assert!(state.gave_up.is_some());
+}
+
+#[test]
+fn leaders_change_only_forward_and_a_topic_made_again_is_told() {
+    let mut state = state(1);
+    state.leads(&named(0), 2, 4);
+    assert!(plan(&mut state).is_some(), "epoch 4 is older than 5");
+    for _ in 0..STALE_MAX {
+        state.leads(&named(0), 2, 4);
+    }
+    assert_eq!(state.leaders(), [2], "nothing else is to be heard");
+    let mut state = self::state(1);
+    state.leads(&named(0), 2, 6);
+    assert!(plan(&mut state).is_none());
+    assert_eq!(state.leaders(), [2]);
+    state.lost(2);
+    assert!(state.is_lost && state.leaders().is_empty());
+    state.is_now("t", Uuid::from_u128(1));
+    assert!(state.take(None).is_none());
+    state.is_now("t", Uuid::from_u128(2));
+    let part = state.take(None).unwrap();
+    assert!(matches!(part.what, What::Error(RDKafkaErrorCode::UnknownTopicOrPartition, _)), "{part:?}");
+    state.look_for_leaders();
+    assert!(!state.is_lost, "it is not looked for any more");
+}
+
+#[test]
+fn a_request_that_failed_is_made_again_later() {
+    let mut state = state(1);
+    let now = Instant::now();
+    let request = state.plan(BROKER, now).unwrap();
+    state.failed_request(request.number, SOON, now);
+    assert!(state.plan(BROKER, now).is_none());
+    assert_eq!(state.next_try(BROKER, now), Some(now + SOON));
+    assert_eq!(asked(&state.plan(BROKER, now + SOON).unwrap()), [(0, 10)]);
+}
+
+#[test]
+#[should_panic(expected = "taken up to Some(10), then Some(12)")]
+fn nothing_behind_a_part_that_was_not_taken_is_handed_out() {
+    let mut state = state(1);
+    for (first, next) in [(10, 12), (12, 13)] {
+        let request = plan(&mut state).unwrap();
+        apply(&mut state, &request, 0, answer(batch(first, next, &[first]), 99));
+    }
+    let part = state.take(None).unwrap();
+    state.done(&part, false);
+    state.take(None);
+}
+
+#[test]
+fn once_it_gave_up_nothing_more_is_handed_out() {
+    let mut state = state(1);
+    let request = plan(&mut state).unwrap();
+    apply(&mut state, &request, 0, answer(batch(10, 12, &[10]), 99));
+    state.gave_up = Some("x".to_owned());
+    assert!(state.take(None).is_none());
+}
+
+#[test]
+fn a_position_behind_a_marker_keeps_the_epoch_of_what_was_read() {
+    let mut state = state(1);
+    let request = plan(&mut state).unwrap();
+    apply(&mut state, &request, 0, answer(marked(batch(10, 12, &[10]), 0x30, 1), 12));
+    assert_eq!(taken(&mut state), [-12]);
+    for (offset, expected) in [(12, 7), (11, -1)] {
+        state.position(Position { epoch: -1, ..at(0, offset) });
+        let request = plan(&mut state).unwrap();
+        assert_eq!(request.topics[0].1[0].epoch, expected, "{offset}");
+        state.failed_request(request.number, Duration::ZERO, Instant::now());
+    }
+}
+
+#[test]
+fn an_end_that_is_not_known_yet_is_no_end_and_is_not_asked_for_at_once() {
+    let mut state = state(1);
+    let now = Instant::now();
+    for end in [9, 30] {
+        let request = state.plan(BROKER, now + LATER).unwrap();
+        apply(&mut state, &request, 0, answer(Vec::new(), end));
+        assert!(state.take(None).is_none(), "{end}");
+        assert!(plan(&mut state).is_none(), "{end}");
+    }
+}
+
+#[test]
+fn what_is_taken_slowly_keeps_nobody_else_waiting() {
+    let mut state = state(2);
+    let request = plan(&mut state).unwrap();
+    let large = batch(10, 100_000, &(10..90_000).collect::<Vec<_>>());
+    assert!(large.len() > BUDGET);
+    apply(&mut state, &request, 0, answer(large, 1 << 40));
+    assert_eq!(asked(&plan(&mut state).unwrap()), [(1, 10)]);
+}
