@@ -45,14 +45,20 @@ restore() {
     find "$tree" \( -name '*.rej' -o -name '*.orig' \) -delete
 }
 
-# The target of a test in the words of Caught-by: `TEST FILTER`, `lib FILTER`, with a leading `whole` for the whole crate.
+# The target of a test in the words of Caught-by: `TEST FILTER`, `lib FILTER`, with a leading `whole` for the whole crate,
+# and `librdkafka` behind that if librdkafka is to fetch.
 cargo_test() {
     local mode=$1 log=$2
     shift 2
     local crate=$work/log target=$work/log/target
+    local limited=(timeout --kill-after=10 "$limit")
     if [ "$1" = whole ]; then
         shift
         crate=$tree target=${FOREBAY_MUSEUM_TARGET:-$work/whole}
+    fi
+    if [ "$1" = librdkafka ]; then
+        shift
+        limited=(env FOREBAY_KAFKA__FETCHER=librdkafka "${limited[@]}")
     fi
     local what=(--lib)
     if [ "$1" != lib ]; then what=(--test "$1"); fi
@@ -61,7 +67,7 @@ cargo_test() {
     if [ "$mode" = build ]; then
         cargo "${arguments[@]}" --no-run
     else
-        timeout --kill-after=10 "$limit" cargo "${arguments[@]}" -- "$@"
+        "${limited[@]}" cargo "${arguments[@]}" -- "$@"
     fi >"$log" 2>&1
 }
 

@@ -10,9 +10,10 @@ use super::obstacles::{self, Obstacle};
 use super::output::{Format, plain, print, screen, table};
 use super::wal::state;
 use crate::config::load::{Loaded, Problem, Row};
-use crate::config::{Config, reference};
+use crate::config::{self, Config, Fetcher, reference};
 use crate::kafka::consumer::{Member, Settings};
 use crate::kafka::error::words;
+use crate::kafka::wire::Wire;
 use crate::pipeline::guarantee::{self, Guarantee};
 use rdkafka::error::RDKafkaErrorCode;
 use serde::Serialize;
@@ -62,7 +63,9 @@ pub(super) fn run(args: &CheckArgs) -> Result<i32, Failure> {
     };
     let unmet = guarantee::unmet(&loaded.config);
     let wal = state::overview(&loaded.config.wal.dir);
-    let connections = connections(&loaded.config, args.offline);
+    let mut connections = connections(&loaded.config, args.offline);
+    let detail = fetching(&loaded.config.kafka);
+    connections.push(Connection { what: "fetching".to_string(), ok: true, detail, code: OK });
     let connected = connections.iter().map(|connection| connection.code).max().unwrap_or(OK);
     let code = if unmet.is_some() { CONFIG } else { connected.max(wal.code) };
     let report = Report {
@@ -116,6 +119,17 @@ fn connections(config: &Config, offline: bool) -> Vec<Connection> {
         }
     }
     found
+}
+
+/// Who fetches records.
+fn fetching(kafka: &config::Kafka) -> String {
+    if kafka.fetcher == Fetcher::Librdkafka {
+        return "by librdkafka, as kafka.fetcher says".to_string();
+    }
+    match Wire::new(&kafka.brokers, &kafka.properties.0, 0) {
+        Ok(_) => "by Forebay itself, where the brokers know how".to_string(),
+        Err(setting) => format!("by librdkafka, because of {setting}"),
+    }
 }
 
 /// Asks Kafka for each topic; stops at the first sign that no broker answers.

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// After so many bytes of payload the pressure is looked at, if a batch ends there.
 const AT_A_TIME: u64 = 1 << 20;
+/// The same within a batch, which may be compressed to a fraction of its size.
+const WITHIN_BATCH: u64 = 8 << 20;
 
 /// How far records were taken.
 enum Taking {
@@ -62,7 +64,7 @@ impl Receiver<'_> {
                 self.note_first();
                 let taking = self.take_records(lane, &mut records, most, &mut amount)?;
                 let part = Part { named, what: What::Records(records) };
-                self.after(lane, part, taking)?;
+                self.after(lane, part, taking, of.is_some())?;
             }
             // It was just let go of.
             (what, None) => {
@@ -78,10 +80,10 @@ impl Receiver<'_> {
         Ok(Some(amount))
     }
 
-    fn after(&mut self, lane: usize, part: Part, taking: Taking) -> Result<(), ReceiverError> {
+    fn after(&mut self, lane: usize, part: Part, taking: Taking, slowly: bool) -> Result<(), ReceiverError> {
         let Some(wire) = self.member.wire() else { return Ok(()) };
         match taking {
-            Taking::Enough => wire.put_back(part),
+            Taking::Enough => wire.put_back(part, slowly),
             Taking::Whole => wire.done(&part, true),
             Taking::Dropped => wire.done(&part, false),
             Taking::Unreadable(why) => {
@@ -144,7 +146,7 @@ impl Receiver<'_> {
                     break;
                 }
             };
-            if amount.0 + count >= most as u64 {
+            if amount.0 + count >= most as u64 || bytes >= WITHIN_BATCH {
                 taking = Taking::Enough;
                 break;
             }

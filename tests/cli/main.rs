@@ -164,6 +164,23 @@ fn no_broker_is_unavailable() {
 }
 
 #[test]
+fn check_says_who_fetches() {
+    let dir = tempfile::tempdir().unwrap();
+    for (set, expected) in [
+        ("kafka.fetcher=auto", "by Forebay itself, where the brokers know how"),
+        ("kafka.fetcher=librdkafka", "by librdkafka, as kafka.fetcher says"),
+        ("kafka.properties.client.rack=r1", "by librdkafka, because of kafka.properties.client.rack"),
+    ] {
+        let mut check = forebay(&["check", "--offline", "--output", "json", "--set", set]);
+        let (_, out, _) = outcome(check.args(nowhere(dir.path())));
+        let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let mut rows = found["connections"].as_array().unwrap().iter();
+        let detail = rows.find(|row| row["what"] == "fetching").map(|row| row["detail"].as_str().unwrap());
+        assert_eq!(detail, Some(expected), "{out}");
+    }
+}
+
+#[test]
 fn a_chosen_port_that_is_taken_is_a_configuration_error() {
     let dir = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

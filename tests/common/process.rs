@@ -20,6 +20,8 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 /// Settings of every run. The HTTP port is any free one, so that instances on one machine do not meet.
 const ALWAYS: &[&str] = &["server.listen=127.0.0.1:0"];
 
+const STDOUT: &str = "stdout";
+
 /// What to run. `Clone`d, it is the same instance started again.
 #[derive(Debug, Clone)]
 pub struct Run {
@@ -28,7 +30,8 @@ pub struct Run {
     wal: PathBuf,
     out: PathBuf,
     talk: PathBuf,
-    pipe: bool,
+    /// Instead of files.
+    sink: Option<&'static str>,
 }
 
 impl Run {
@@ -48,7 +51,7 @@ impl Run {
             wal: wal.clone(),
             out: out.clone(),
             talk: home.join("stderr"),
-            pipe: false,
+            sink: None,
         };
         run = run.arg("--brokers", brokers).arg("--topic", topic);
         run = run.arg("--group", group);
@@ -98,7 +101,14 @@ impl Run {
     /// The sink is standard output, as a pipe that the test holds and reads or does not read. No summary then.
     #[must_use]
     pub fn stdout_sink(mut self) -> Self {
-        self.pipe = true;
+        self.sink = Some(STDOUT);
+        self
+    }
+
+    /// Records are counted only.
+    #[must_use]
+    pub fn null_sink(mut self) -> Self {
+        self.sink = Some("null");
         self
     }
 
@@ -133,7 +143,7 @@ impl Run {
         let talk = File::options().create(true).append(true).open(&self.talk).unwrap();
         let talk_from = talk.metadata().unwrap().len();
         let data = self.talk.with_file_name("stdout");
-        let sink = if self.pipe { "stdout".to_owned() } else { format!("file:{}", self.out.display()) };
+        let sink = self.sink.map_or_else(|| format!("file:{}", self.out.display()), str::to_owned);
         let mut command = Command::new(FOREBAY);
         command
             .args(&self.args)
@@ -141,7 +151,7 @@ impl Run {
             .envs(self.env.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stderr(talk);
-        if self.pipe {
+        if self.sink == Some(STDOUT) {
             command.stdout(Stdio::piped());
         } else {
             command.stdout(File::create(&data).unwrap());

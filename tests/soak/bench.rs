@@ -1,4 +1,5 @@
-//! Forebay next to librdkafka's bare consumption of the same topic, turn by turn: medians and their ratios.
+//! Forebay next to librdkafka's bare consumption of the same topic, turn by turn: medians and their ratios. Receiver mode,
+//! direct mode, and receiver mode without an output.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -36,35 +37,46 @@ fn compare(kafka: &Kafka, each: u64, bytes: usize, runs: usize) {
     kafka.fill(&topic, PARTITIONS, 0, each, bytes);
     // Once for nothing: both then read from the page cache.
     consume(kafka, &topic);
-    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    let (mut bare, mut receiver, mut direct, mut null) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..runs {
         bare.push(consume(kafka, &topic));
-        ours.push(forebay(kafka, &topic));
+        receiver.push(forebay(kafka, &topic, |run| run));
+        direct.push(forebay(kafka, &topic, |run| run.set("mode=direct")));
+        null.push(forebay(kafka, &topic, Run::null_sink));
     }
     kafka.delete_topic(&topic);
     let records = each * PARTITIONS as u64;
-    for summary in bare.iter().chain(&ours) {
+    for summary in [&bare, &receiver, &direct, &null].into_iter().flatten() {
         assert_eq!(summary["records"].as_u64(), Some(records), "{summary}");
     }
-    let rate = |of: &[Value]| median(of, |v| number(v, "records") / number(v, "seconds"));
-    let cpu = |of: &[Value]| median(of, |v| number(v, "cpu_seconds") / number(v, "records") * 1e6);
-    let mib = |of: &[Value]| median(of, |v| number(v, "rss_peak_bytes") / 1_048_576.0);
+    let row = |of: &[Value]| {
+        json!({"records_per_s": rate(of), "cpu_us_per_record": cpu(of),
+            "rss_mib": median(of, |v| number(v, "rss_peak_bytes") / 1_048_576.0)})
+    };
     report(
         "bench",
         json!({
             "records": records, "record_bytes": bytes, "runs": runs,
-            "consume": {"records_per_s": rate(&bare), "cpu_us_per_record": cpu(&bare), "rss_mib": mib(&bare)},
-            "forebay": {"records_per_s": rate(&ours), "cpu_us_per_record": cpu(&ours), "rss_mib": mib(&ours)},
-            "ratio": rate(&ours) / rate(&bare), "cpu_ratio": cpu(&ours) / cpu(&bare),
+            "consume": row(&bare), "forebay": row(&receiver), "direct": row(&direct), "null": row(&null),
+            "ratio": rate(&receiver) / rate(&bare), "cpu_ratio": cpu(&receiver) / cpu(&bare),
+            "direct_ratio": rate(&receiver) / rate(&direct), "null_ratio": rate(&null) / rate(&bare),
         }),
     );
 }
 
+fn rate(of: &[Value]) -> f64 {
+    median(of, |v| number(v, "records") / number(v, "seconds"))
+}
+
+fn cpu(of: &[Value]) -> f64 {
+    median(of, |v| number(v, "cpu_seconds") / number(v, "records") * 1e6)
+}
+
 /// `forebay run` with a fresh group, log and output.
-fn forebay(kafka: &Kafka, topic: &str) -> Value {
+fn forebay(kafka: &Kafka, topic: &str, change: impl Fn(Run) -> Run) -> Value {
     let scratch = Scratch::new("bench");
     let run = Run::new(kafka, topic, &unique("group"), scratch.path()).set("sink.format=raw");
-    let summary = run.drain().summary();
+    let summary = change(run).drain().summary();
     eprintln!("forebay {summary}");
     summary
 }

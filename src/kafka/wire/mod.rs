@@ -100,9 +100,9 @@ impl Wire {
         self.shared.wanted.notify_all();
     }
 
-    /// A part was taken only up to a point; it comes first again.
-    pub fn put_back(&self, part: Part) {
-        self.shared.state().put_back(part);
+    /// A part was taken only up to a point; it comes first again. `slowly`: perhaps not for a while, and so with others.
+    pub fn put_back(&self, part: Part, slowly: bool) {
+        self.shared.state().put_back(part, slowly);
     }
 
     /// Why librdkafka has to do it from now on.

@@ -197,8 +197,10 @@ impl State {
     }
 
     /// A part was not taken to its end; it comes first again.
-    pub fn put_back(&mut self, mut part: Part) {
-        if let What::Records(records) = &mut part.what {
+    pub fn put_back(&mut self, mut part: Part, slowly: bool) {
+        if let What::Records(records) = &mut part.what
+            && slowly
+        {
             records.rest();
         }
         self.queue.push_front(part);

@@ -143,7 +143,7 @@ fn no_more_is_asked_for_than_may_wait_and_everyone_comes_first_in_turn() {
     assert!(plan(&mut state).is_none(), "the budget is used up, and everyone has something");
     let part = state.take(Some(&named(1))).unwrap();
     let held = state.held;
-    state.put_back(part);
+    state.put_back(part, true);
     assert_eq!(state.held, held, "what is put back still waits");
     let part = state.take(None).unwrap();
     assert_eq!(part.named.1, 1, "and comes first");
