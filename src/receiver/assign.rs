@@ -260,7 +260,9 @@ impl Receiver<'_> {
         }
         let row = Row { admit: fetch, deliver, tenure: tenure.tenure };
         self.shared.table.lock().unwrap_or_else(std::sync::PoisonError::into_inner).set(partition, row);
-        let end = if self.options.exit_at_end { self.range(&named).ok().map(|range| range.next) } else { None };
+        let range = if self.options.exit_at_end { self.range(&named).ok() } else { None };
+        // A start beyond the end is not the end: that Kafka does not have it is still to be heard.
+        let end = range.map(|range| range.next).filter(|end| fetch <= *end);
         let slot = Slot::new(partition, tenure.tenure, fetch).run_again(again);
         self.assigning.forget(&named);
         self.shared.governor.open(partition, &named.0, crate::clock::monotonic());

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 
 /// What one batch may unpack to. librdkafka's bound is 100 MB.
 const UNPACKED_MAX: usize = 256 << 20;
+const LARGE: u64 = 16 << 20;
 
 /// How snappy's framing of Java clients begins, and the bytes before its first block.
 const XERIAL: &[u8] = b"\x82SNAPPY\0";
@@ -30,17 +31,28 @@ pub(super) enum UnpackError {
 pub(super) fn unpack(codec: u8, packed: &[u8], out: &mut Vec<u8>) -> Result<(), UnpackError> {
     out.clear();
     match codec {
-        1 => read(flate2::read::MultiGzDecoder::new(packed), out),
+        1 => read(|| Ok(flate2::read::MultiGzDecoder::new(packed)), out),
         2 => snappy(packed, out),
-        3 => read(lz4_flex::frame::FrameDecoder::new(packed), out),
-        4 => read(zstd::stream::read::Decoder::with_buffer(packed)?, out),
+        3 => read(|| Ok(lz4_flex::frame::FrameDecoder::new(packed)), out),
+        4 => read(|| zstd::stream::read::Decoder::with_buffer(packed), out),
         codec => Err(UnpackError::Codec(codec)),
     }
 }
 
-fn read(from: impl Read, out: &mut Vec<u8>) -> Result<(), UnpackError> {
-    let taken = from.take(UNPACKED_MAX as u64 + 1).read_to_end(out)?;
-    if taken > UNPACKED_MAX { Err(UnpackError::TooLarge) } else { Ok(()) }
+/// What is large is unpacked twice, the first time to know its size: a vector that grows is there twice.
+fn read<R: Read>(open: impl Fn() -> io::Result<R>, out: &mut Vec<u8>) -> Result<(), UnpackError> {
+    let mut from = open()?;
+    (&mut from).take(LARGE).read_to_end(out)?;
+    if (out.len() as u64) < LARGE {
+        return Ok(());
+    }
+    let size = LARGE + io::copy(&mut from.take(UNPACKED_MAX as u64 + 1 - LARGE), &mut io::sink())?;
+    if size > UNPACKED_MAX as u64 {
+        return Err(UnpackError::TooLarge);
+    }
+    *out = Vec::with_capacity(size as usize);
+    open()?.take(size).read_to_end(out)?;
+    Ok(())
 }
 
 /// Either one block, or blocks framed by the Java library.
@@ -110,6 +122,11 @@ mod tests {
         }
         unpack(2, &xerial(&data), &mut out).unwrap();
         assert!(out == data, "snappy of Java");
+        let large: Vec<u8> = (0..LARGE as u32 / 3).flat_map(u32::to_le_bytes).collect();
+        for codec in [1, 3, 4] {
+            unpack(codec, &packed(codec, &large), &mut out).unwrap();
+            assert!(out == large && out.capacity() == large.len(), "codec {codec}");
+        }
     }
 
     #[test]
