@@ -55,7 +55,8 @@ pub(super) struct Shared {
 impl Shared {
     pub fn new(fetching: Fetching, budget: usize) -> Self {
         let state = State::new(budget, fetching.partition_bytes as usize);
-        let idle = 4;
+        // One is being filled, one or two are being taken from.
+        let idle = 2;
         Self {
             fetching,
             state: Mutex::new(state),

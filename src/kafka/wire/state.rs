@@ -18,6 +18,8 @@ use uuid::Uuid;
 
 /// After an answer that says to come again.
 const SOON: Duration = Duration::from_millis(100);
+/// After one without what came meanwhile.
+const AT_ONCE: Duration = Duration::from_millis(1);
 /// After one that more likely needs a person.
 const LATER: Duration = Duration::from_secs(1);
 /// Answers in a row that a topic is not there before it is believed: brokers learn of a new one at different times.
@@ -277,9 +279,10 @@ impl State {
             self.held += part.size();
             self.queue.push_back(part);
         }
-        if walked.next == from && lane.next != ends.end && is_empty {
-            // Its end is not known yet, or something is in the way: the broker does not wait with such an answer.
-            lane.again = Some(now + SOON);
+        if walked.next == from && is_empty && lane.next != ends.end {
+            // Its end is not known yet, or something is in the way; the broker does not wait with such an answer. Behind
+            // the position there was something to read a moment later.
+            lane.again = Some(now + if ends.end < lane.next { SOON } else { AT_ONCE });
         }
         match walked.broken {
             None if lane.next == ends.end && lane.end_told != Some(lane.next) => {

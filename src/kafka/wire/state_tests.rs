@@ -298,13 +298,14 @@ fn a_position_behind_a_marker_keeps_the_epoch_of_what_was_read() {
 
 #[test]
 fn an_end_that_is_not_known_yet_is_no_end_and_is_not_asked_for_at_once() {
-    let mut state = state(1);
-    let now = Instant::now();
-    for end in [9, 30] {
-        let request = state.plan(BROKER, now + LATER).unwrap();
+    for (end, least) in [(9, SOON), (30, AT_ONCE)] {
+        let mut state = state(1);
+        let request = plan(&mut state).unwrap();
+        let before = Instant::now();
         apply(&mut state, &request, 0, answer(Vec::new(), end));
         assert!(state.take(None).is_none(), "{end}");
-        assert!(plan(&mut state).is_none(), "{end}");
+        let again = state.next_try(BROKER, before).unwrap();
+        assert!(again >= before + least && again <= Instant::now() + least, "{end}");
     }
 }
 
