@@ -7,10 +7,14 @@
 use super::{Row, Table};
 use crate::record::{Lsn, Partition};
 use std::path::Path;
+use std::time::Duration;
 
 const STAMP: &[u8] = b"\xff stamp";
 /// sled's page cache; the table is small.
 const CACHE_BYTES: u64 = 1 << 20;
+/// How often and how long it is waited for a copy that is still being closed.
+const LOCKED_TRIES: u32 = 50;
+const LOCKED_WAIT: Duration = Duration::from_millis(20);
 
 /// For which state of which log a copy is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +114,18 @@ impl Store {
     }
 }
 
+/// Waits a moment for a copy that was closed just now: sled lets go of its file in the background.
 fn open(dir: &Path) -> sled::Result<sled::Db> {
-    sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000)).open()
+    let open = || sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000)).open();
+    let mut opened = open();
+    for _ in 0..LOCKED_TRIES {
+        if !opened.as_ref().is_err_and(|error| error.to_string().contains("could not acquire lock")) {
+            break;
+        }
+        std::thread::sleep(LOCKED_WAIT);
+        opened = open();
+    }
+    opened
 }
 
 fn decode(key: &[u8], value: &[u8]) -> Option<(Partition, Row)> {

@@ -513,9 +513,10 @@ mod tests {
             }
         }
 
-        /// Who always has something to take reaches the limit.
+        /// Who always has something to take reaches the limit, if a burst has room for what comes in a round and for the part
+        /// of a record that is left over; at a lower rate that part is lost now and then.
         #[test]
-        fn the_limit_is_reached(rate in 20..100_000u64, round_ms in 1..90u64, lags in prop::array::uniform3(0..1_000u64)) {
+        fn the_limit_is_reached(rate in 100..100_000u64, round_ms in 1..90u64, lags in prop::array::uniform3(0..1_000u64)) {
             let mut limiter = opened(limits(Some(rate as f64)));
             let demands = [demand(A0, lags[0]), demand(A1, lags[1]), demand(B0, lags[2])];
             let (mut now, mut taken) = (0, 0);
