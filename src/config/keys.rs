@@ -188,8 +188,8 @@ pub const KEYS: &[Key] = &[
             |c| c.kafka.fetcher as usize,
             |c, i| c.kafka.fetcher = [Fetcher::Auto, Fetcher::Librdkafka][i],
         ),
-        "`auto`: records are fetched without librdkafka, for half of the CPU, where brokers (2.8 and newer, without \
-         encryption) and `kafka.properties` allow it. `librdkafka`: it fetches always.",
+        "`auto`: records are fetched without librdkafka, at less cost, where brokers (2.8 and newer, without encryption \
+         and authentication) and `kafka.properties` allow it. `librdkafka`: it fetches always.",
     ),
     key(
         PROPERTIES,

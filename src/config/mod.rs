@@ -147,7 +147,7 @@ pub struct Kafka {
     pub session_timeout: Duration,
     /// How long an `--exit-at-end` run waits for a broker.
     pub unreachable_timeout: Duration,
-    /// What fetches records.
+    /// Who fetches records.
     pub fetcher: Fetcher,
     /// Further librdkafka settings.
     pub properties: Properties,

@@ -1,10 +1,13 @@
 //! A token bucket whose clock is passed in.
 //!
-//! Promises: between any two moments what is charged is at most `rate · time + burst`, plus what one charge may go beyond
-//! the level; that debt is paid back before anything more is allowed. Never: no clock, no waiting; time that goes back
-//! counts as standing still.
+//! Promises: between any two moments what is charged is at most `rate · time + burst` (and one token, where a burst is
+//! less than ten), plus what one charge may go beyond the level; that debt is paid back before anything more is allowed.
+//! Never: no clock, no waiting; time that goes back counts as standing still.
 
 use std::time::Duration;
+
+/// Below so many tokens a burst has no room for the part of a token that was left over, which would be lost each time.
+const FEW: f64 = 10.0;
 
 /// Tokens that come at a rate and are kept up to a burst. Without a rate it is always full.
 #[derive(Clone, Debug)]
@@ -72,7 +75,8 @@ impl Bucket {
         let passed = now.saturating_sub(self.at);
         self.at = self.at.max(now);
         if let Some(rate) = self.rate {
-            self.level = (self.level + rate * passed.as_secs_f64()).min(self.burst);
+            let room = self.burst.max((self.burst + 1.0).min(FEW));
+            self.level = (self.level + rate * passed.as_secs_f64()).min(room);
         }
     }
 }

@@ -162,7 +162,21 @@ impl Receiver<'_> {
         self.fetch_again(lane)
     }
 
-    fn fetch_again(&mut self, lane: usize) -> Result<(), ReceiverError> {
+    /// True if the leader was being asked about an epoch: it may not know it (a cluster that was restored begins with lower
+    /// ones), and says then that it does not have the position. Whether it has is asked without the epoch, in the next
+    /// tenure too if this one can't go on (librdkafka does not seek where it has given up).
+    pub(super) fn asks_no_more(&mut self, lane: usize) -> bool {
+        let Check::Asked(Known { offset, epoch }) = self.lanes[lane].check else { return false };
+        let named = &self.lanes[lane].named;
+        let (topic, partition) = named;
+        tracing::info!(topic, partition, offset, epoch, "the leader can't tell how far it goes in that epoch");
+        let unknown = Known { offset, epoch: -1 };
+        self.assigning.read_through.insert(named.clone(), unknown);
+        self.lanes[lane].check = Check::First(unknown);
+        true
+    }
+
+    pub(super) fn fetch_again(&mut self, lane: usize) -> Result<(), ReceiverError> {
         self.lanes[lane].skip = true;
         let start = self.lanes[lane].position();
         if let Err(error) = self.member.resume_at(std::slice::from_ref(&start), ASK) {

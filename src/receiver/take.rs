@@ -192,6 +192,9 @@ impl Receiver<'_> {
         if matches!(self.lanes[lane].check, Check::Again(_)) && (is_damage(error) || error == OUT_OF_RANGE) {
             return self.leave_uncompared(lane, text);
         }
+        if error == OUT_OF_RANGE && self.asks_no_more(lane) {
+            return self.fetch_again(lane);
+        }
         if super::assign::position_is_lost(error) {
             return self.reopen(lane);
         }

@@ -119,6 +119,17 @@ impl Kafka {
         wait_for("commit by hand", 2 * LIMIT, || consumer.commit(&list, CommitMode::Sync).ok());
     }
 
+    /// Commits again what the group has of partition 0, as it is, but for another leader epoch. The group must have no
+    /// members.
+    pub fn commit_in_epoch(&self, group: &str, topic: &str, epoch: i32) {
+        let consumer: BaseConsumer = self.client().set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, 0);
+        let mut list = wait_for("commit", LIMIT, || consumer.committed_offsets(list.clone(), LIMIT).ok());
+        forebay::kafka::ffi::fetch::set_epochs(&mut list, [epoch].into_iter());
+        wait_for("commit again", 2 * LIMIT, || consumer.commit(&list, CommitMode::Sync).ok());
+    }
+
     /// The high watermark of each partition.
     pub fn ends(&self, topic: &str, partitions: i32) -> Vec<i64> {
         let consumer: BaseConsumer = self.client().create().unwrap();

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use crate::common::process::LIMIT;
 use crate::common::verify::lines;
-use crate::common::{Cluster, Format, Run, Scratch, unique, wait_for};
+use crate::common::{Cluster, Format, Run, Scratch, delivered, kafka, unique, wait_for};
 use crate::gap::{gap, gaps, wait_committed};
 
 const MODES: [&str; 2] = ["receiver", "direct"];
@@ -134,5 +134,26 @@ fn an_election_that_loses_nothing_is_no_event(
     for (process, run) in processes.into_iter().zip(stopped) {
         process.stop();
         assert_eq!(gaps(run.wal()), declared);
+    }
+}
+
+/// A cluster that was restored begins with lower epochs than those we read in, and its leader says to a question about one
+/// of these that it does not have the position. That is no reason to give the position up and ask the same again for ever.
+#[test]
+fn an_epoch_that_the_leader_does_not_know_holds_nothing_up() {
+    let Some(kafka) = kafka() else { return };
+    for mode in MODES {
+        let (topic, group) = (unique("restored"), unique("group"));
+        let scratch = Scratch::new("restored");
+        kafka.create_topic(&topic, 1, &[]);
+        kafka.fill(&topic, 1, 0, 1000, 100);
+        let run = Run::new(kafka, &topic, &group, scratch.path()).short_session().set(&format!("mode={mode}"));
+        assert_eq!(run.drain().number("records"), 1000);
+        kafka.commit_in_epoch(&group, &topic, 7);
+        kafka.fill(&topic, 1, 1000, 1100, 100);
+        let finished = run.drain();
+        assert_eq!((finished.number("records"), finished.number("gaps")), (100, 0), "{mode}");
+        finished.says("how far it goes");
+        delivered(&[run.out()], &topic, 1, 1100, Format::Jsonl).expect_once();
     }
 }

@@ -1,11 +1,13 @@
 //! Records fetched without librdkafka are the same as with it, and what that can't do is left to it.
 
-use crate::common::process::Finished;
+use crate::common::process::{Finished, LIMIT};
 use crate::common::verify::files;
-use crate::common::{Kafka, Run, Scratch, kafka, unique};
+use crate::common::{Format, Kafka, Run, Scratch, delivered, kafka, unique, wait_for};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use std::fmt::Write;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
@@ -146,4 +148,40 @@ fn a_setting_that_only_librdkafka_knows_leaves_it_to_librdkafka() {
         assert_eq!(said, by_librdkafka);
         process.stop().expect(0);
     }
+}
+
+/// The checksum is right and the records behind it are not: nothing is passed over, the partition is held with its offset,
+/// and goes on once the batch is right again.
+#[test]
+fn records_that_contradict_their_batch_are_held_and_not_passed_over() {
+    let Some(kafka) = kafka() else { return };
+    let (topic, group, home) = (unique("contradiction"), unique("group"), Scratch::new("contradiction"));
+    kafka.create_topic(&topic, 1, &[]);
+    for round in 0..20 {
+        kafka.fill(&topic, 1, round * 50, (round + 1) * 50, 100);
+    }
+    let file = File::options().read(true).write(true).open(kafka.first_segment(&topic, 0)).unwrap();
+    let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    // The batch that begins in the second half.
+    let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+    let next = |at: &usize| Some(at + 12 + number(at + 8) as usize);
+    let at = std::iter::successors(Some(0), next).find(|at| *at >= bytes.len() / 2).unwrap();
+    let offset = u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap());
+    let good = bytes[at..at + 12 + number(at + 8) as usize].to_vec();
+    let mut bad = good.clone();
+    bad[57..61].copy_from_slice(&(number(at + 57) - 1).to_be_bytes());
+    let crc = crc32c::crc32c(&bad[21..]);
+    bad[17..21].copy_from_slice(&crc.to_be_bytes());
+    file.write_all_at(&bad, at as u64).unwrap();
+    let run = Run::new(kafka, &topic, &group, home.path()).short_session().set("sink.format=raw");
+    let process = run.spawn();
+    // What of the batch could be read is taken, what is behind it is not.
+    let held = offset as i64 + 49;
+    process.wait_says(&format!("from offset {held} on can't be read (batch at offset {offset}: "));
+    wait_for("commit", LIMIT, || (kafka.committed(&group, &topic, 1) == [Some(held)]).then_some(()));
+    file.write_all_at(&good, at as u64).unwrap();
+    wait_for("all", LIMIT, || (kafka.committed(&group, &topic, 1) == [Some(1000)]).then_some(()));
+    process.stop().expect(0);
+    delivered(&[run.out()], &topic, 1, 1000, Format::Raw).expect_once();
 }

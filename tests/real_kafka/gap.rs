@@ -218,8 +218,7 @@ fn overtaken_while_running_skips() {
     let scratch = Scratch::new("gap-live-skip");
     let (topic, group, run, process) = overtaken_live(kafka, &scratch, "skip");
     wait_committed(kafka, &group, &topic, &[Some(3000), Some(3000)]);
-    let status = process.status();
-    let shown = &status["gaps"][0];
+    let shown = wait_for("the gap", LIMIT, || process.status()["gaps"].get(0).cloned());
     assert_eq!((&shown["topic"], &shown["first"], &shown["next"]), (&json!(topic), &json!(1000), &json!(2000)));
     let (_, metrics) = process.ask("/metrics");
     for line in [

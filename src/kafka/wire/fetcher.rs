@@ -357,3 +357,27 @@ fn partition(read_committed: bool, data: PartitionData) -> Answer {
         records: data.records.unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_thread_that_panics_leaves_it_to_librdkafka_and_one_that_ends_does_not() {
+        let fetching = crate::kafka::wire::eligible::judge("127.0.0.1:1", &BTreeMap::new()).unwrap();
+        let shared = Arc::new(Shared::new(fetching, 1 << 20));
+        let wait = |what: &dyn Fn() -> bool| {
+            let until = Instant::now() + Duration::from_secs(10);
+            while !what() {
+                assert!(Instant::now() < until);
+                thread::yield_now();
+            }
+        };
+        spawn("ends".to_owned(), &shared, |_| ());
+        wait(&|| Arc::strong_count(&shared) == 1);
+        assert_eq!(shared.state().gave_up, None);
+        spawn("panics".to_owned(), &shared, |_| panic!("on purpose"));
+        wait(&|| shared.state().gave_up.as_deref() == Some("a thread that fetches has panicked"));
+    }
+}

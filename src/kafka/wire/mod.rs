@@ -1,8 +1,8 @@
 //! Fetching without librdkafka: record batches as the brokers have them, straight into blocks.
 //!
 //! librdkafka stays for the membership, commits and all questions; it fetches nothing of what is fetched here. Batches
-//! are checked by their CRC-32C and walked, not made into messages one by one: that is what makes librdkafka's fetching
-//! half of the cost of ingestion.
+//! are checked by their CRC-32C and walked, not made into messages one by one, which is most of what librdkafka's fetching
+//! costs.
 //!
 //! Promises: the records of a partition come in order from the position on, each once, none left out that Kafka has
 //! committed (with `isolation.level=read_committed`); a leader with another history is noticed whenever it is asked, since

@@ -309,7 +309,8 @@ impl State {
         let mut later = SOON;
         match known {
             Some(Code::OffsetOutOfRange) => {
-                lane.stopped = true;
+                // A leader that does not know the epoch it is asked about says the same: it is not asked again.
+                (lane.stopped, lane.taken_epoch) = (true, -1);
                 let (from, text) = (lane.next, format!("Kafka does not have offset {} ({text})", lane.next));
                 tracing::debug!(topic = named.0, partition = named.1, from, "{text}");
                 let what = What::Error(RDKafkaErrorCode::AutoOffsetReset, text);

@@ -297,6 +297,18 @@ fn a_position_behind_a_marker_keeps_the_epoch_of_what_was_read() {
 }
 
 #[test]
+fn an_epoch_that_the_leader_does_not_know_is_not_asked_about_again() {
+    let mut state = state(1);
+    let request = plan(&mut state).unwrap();
+    assert_eq!(request.topics[0].1[0].epoch, 2);
+    apply(&mut state, &request, 0, Answer { error: Code::OffsetOutOfRange.code(), ..Answer::default() });
+    let part = state.take(None).unwrap();
+    assert!(matches!(part.what, What::Error(RDKafkaErrorCode::AutoOffsetReset, _)), "{part:?}");
+    state.position(Position { epoch: -1, ..at(0, 10) });
+    assert_eq!(plan(&mut state).unwrap().topics[0].1[0].epoch, -1);
+}
+
+#[test]
 fn an_end_that_is_not_known_yet_is_no_end_and_is_not_asked_for_at_once() {
     for (end, least) in [(9, SOON), (30, AT_ONCE)] {
         let mut state = state(1);
