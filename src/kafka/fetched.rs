@@ -16,4 +16,8 @@ pub trait Fetched<'a>: Copy {
     fn value(&self) -> Option<&'a [u8]>;
     /// Fills `out` (cleared first) with the headers in their order.
     fn headers(&self, out: &mut Vec<HeaderRef<'a>>);
+    /// Key, value and headers as they lie in a record batch, if the record does.
+    fn encoded(&self) -> Option<&'a [u8]> {
+        None
+    }
 }

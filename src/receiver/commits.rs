@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 
 /// Commits are at least this far apart; the next covers all that became durable meanwhile.
 const APART: Duration = Duration::from_millis(1);
-/// The same when each would cover many records: then a commit more costs more than it saves in delay.
-const APART_BUSY: Duration = Duration::from_millis(25);
+/// The same when each would cover many records, and so much more for each partition, since a commit costs what it names:
+/// then one more costs more than it saves in delay, and in memory for what waits for its answer.
+const APART_BUSY: Duration = Duration::from_millis(6);
+const APART_EACH: Duration = Duration::from_micros(20);
 /// All partitions are looked through when the log made something durable, and otherwise this often.
 const LOOK: Duration = Duration::from_millis(10);
 /// Commits are this far apart after a refusal.
@@ -83,7 +85,8 @@ impl Receiver<'_> {
             (self.commits.looked, self.commits.news) = ((Instant::now(), durable), true);
             self.note_durable();
         }
-        let busy = if self.commits.noted >= MANY { APART_BUSY } else { APART };
+        let many = APART_BUSY + APART_EACH * self.lanes.len() as u32;
+        let busy = if self.commits.noted >= MANY { many } else { APART };
         let apart = if self.commits.refused { APART_REFUSED } else { busy };
         if self.commits.news && self.commits.in_flight.is_none() && self.commits.last_sent.elapsed() >= apart {
             self.commits.news = false;

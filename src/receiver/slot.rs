@@ -134,7 +134,8 @@ impl Slot {
         if open.count() == 0 {
             self.opened = Some(now);
         }
-        open.push(&RecordRef { offset, timestamp: message.timestamp(), key, value, headers });
+        let record = RecordRef { offset, timestamp: message.timestamp(), key, value, headers };
+        open.push_encoded(&record, message.encoded());
         self.next = offset + 1;
         self.leader_epoch = message.leader_epoch();
         Taken::Kept

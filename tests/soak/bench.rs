@@ -1,12 +1,12 @@
 //! Forebay next to librdkafka's bare consumption of the same topic, turn by turn: medians and their ratios. Receiver mode,
-//! direct mode, and receiver mode without an output.
+//! direct mode, receiver mode without an output and with JSON lines; and what the disk can write in the same rounds.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::common::process::FOREBAY;
+use crate::common::process::{FOREBAY, forebay as forebay_says};
 use crate::common::{Kafka, Run, Scratch, env_number, unique};
 use crate::{asked, report};
 
@@ -38,28 +38,35 @@ fn compare(kafka: &Kafka, each: u64, bytes: usize, runs: usize) {
     // Once for nothing: both then read from the page cache.
     consume(kafka, &topic);
     let (mut bare, mut receiver, mut direct, mut null) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut jsonl, mut disks) = (Vec::new(), Vec::new());
     for _ in 0..runs {
+        disks.push(disk());
         bare.push(consume(kafka, &topic));
         receiver.push(forebay(kafka, &topic, |run| run));
         direct.push(forebay(kafka, &topic, |run| run.set("mode=direct")));
         null.push(forebay(kafka, &topic, Run::null_sink));
+        jsonl.push(forebay(kafka, &topic, |run| run.set("sink.format=jsonl")));
     }
     kafka.delete_topic(&topic);
     let records = each * PARTITIONS as u64;
-    for summary in [&bare, &receiver, &direct, &null].into_iter().flatten() {
+    for summary in [&bare, &receiver, &direct, &null, &jsonl].into_iter().flatten() {
         assert_eq!(summary["records"].as_u64(), Some(records), "{summary}");
     }
     let row = |of: &[Value]| {
         json!({"records_per_s": rate(of), "cpu_us_per_record": cpu(of),
             "rss_mib": median(of, |v| number(v, "rss_peak_bytes") / 1_048_576.0)})
     };
+    let (growing, written) = (mb_per_s(&disks, "growing"), mb_per_s(&disks, "written"));
     report(
         "bench",
         json!({
             "records": records, "record_bytes": bytes, "runs": runs,
             "consume": row(&bare), "forebay": row(&receiver), "direct": row(&direct), "null": row(&null),
+            "jsonl": row(&jsonl), "disk_mb_per_s": {"end of a file": growing, "over itself": written},
             "ratio": rate(&receiver) / rate(&bare), "cpu_ratio": cpu(&receiver) / cpu(&bare),
             "direct_ratio": rate(&receiver) / rate(&direct), "null_ratio": rate(&null) / rate(&bare),
+            "jsonl_ratio": rate(&jsonl) / rate(&receiver),
+            "bound_ratio": rate(&receiver) / rate(&direct).min(growing / 2.0 * 1e6 / bytes as f64),
         }),
     );
 }
@@ -70,6 +77,24 @@ fn rate(of: &[Value]) -> f64 {
 
 fn cpu(of: &[Value]) -> f64 {
     median(of, |v| number(v, "cpu_seconds") / number(v, "records") * 1e6)
+}
+
+/// What `forebay bench disk` says of the disk that the logs and outputs are on.
+fn disk() -> Value {
+    let scratch = Scratch::new("disk");
+    let finished = forebay_says(&["bench", "disk", "--output", "json", "--dir", &scratch.path().display().to_string()]);
+    finished.expect(0);
+    serde_json::from_str(&finished.stdout).unwrap()
+}
+
+/// Large writes, each with its sync.
+fn mb_per_s(disks: &[Value], place: &str) -> f64 {
+    let large = |disk: &Value| {
+        let figures = disk["figures"].as_array().unwrap().iter();
+        let of_place = figures.filter(|figure| figure["place"] == place);
+        number(of_place.max_by_key(|figure| figure["bytes"].as_u64()).unwrap(), "mb_per_s")
+    };
+    median(disks, large)
 }
 
 /// `forebay run` with a fresh group, log and output.

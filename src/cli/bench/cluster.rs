@@ -171,11 +171,12 @@ impl Cluster {
         Err(anyhow!("the broker holds {held} of {} records of the topic {topic}", partitions * each).into())
     }
 
-    /// Produces `rate` records a second, each stamped with the moment it was due, to the partitions in turn. `due` is told
-    /// before a record is sent and ends the production with `false`. Returns the records of each partition.
+    /// Produces `rate` records a second, each stamped with the moment it was due, to the partitions in turn, `run` records
+    /// at a time. `due` is told before a record is sent and ends the production with `false`. Returns the records of each
+    /// partition.
     pub fn pace(
         &self,
-        (topic, partitions): (&str, u64),
+        (topic, partitions, run): (&str, u64, u64),
         rate: u64,
         bytes: u64,
         stop: &Stop,
@@ -194,7 +195,7 @@ impl Cluster {
                     flush(&producer, stop)?;
                     return Ok(extents);
                 }
-                let partition = sent % partitions;
+                let partition = sent / run % partitions;
                 let sequence = &mut extents[partition as usize].1;
                 Value { partition, sequence: *sequence, micros: at.as_micros() as u64 }.write(&mut value);
                 send(&producer, topic, partition, &value, stop)?;
@@ -202,7 +203,8 @@ impl Cluster {
                 sent += 1;
             }
             stop.check()?;
-            producer.poll(Duration::from_micros(500));
+            // It would not rest for less than a millisecond.
+            producer.poll(Duration::ZERO);
             std::thread::sleep(Duration::from_micros(500));
         }
     }

@@ -26,6 +26,10 @@ const SETTINGS: [&str; 2] = ["sink.batch_age=0s", "sink.format=raw"];
 /// The embedded broker answers an empty fetch only after the whole wait, also if a record comes meanwhile.
 pub(super) const EMBEDDED_WAIT: &str = "fetch.wait.max.ms=2";
 const PARTITIONS: u64 = 4;
+/// The embedded broker looks for each offset from the beginning of its partition on: with few partitions, or with all of
+/// them growing at once, that would soon be all that is measured. So each of many grows for a while, one after the other.
+const PARTITIONS_EMBEDDED: u64 = 32;
+const TURNS_A_SECOND: u64 = 4;
 /// After the first record has come, this long is not measured.
 const WARM: Duration = Duration::from_millis(500);
 /// The first record, and the last ones, come within this.
@@ -89,7 +93,7 @@ pub(super) fn measure(
     (name, dir): (&str, &Path),
     stop: &Stop,
 ) -> Result<Latency, Failure> {
-    cluster.create(name, PARTITIONS)?;
+    cluster.create(name, partitions(cluster))?;
     let result = measure_on(cluster, common, mode, load, (name, dir), stop);
     cluster.delete(name);
     result
@@ -118,7 +122,8 @@ fn measure_on(
             }
     };
     let bytes = load.record_bytes.max(VALUE_BYTES_MIN as u64);
-    let extents = cluster.pace((topic, PARTITIONS), load.rate, bytes, stop, due)?;
+    let run = if cluster.is_embedded() { (load.rate / TURNS_A_SECOND).max(1) } else { 1 };
+    let extents = cluster.pace((topic, partitions(cluster), run), load.rate, bytes, stop, due)?;
     let expected: u64 = extents.iter().map(|(first, next)| next - first).sum();
     let until = Instant::now() + PATIENCE;
     let count = || arrivals.seen.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
@@ -141,6 +146,10 @@ fn measure_on(
     Ok(judge(mode, load.rate, &seen, Duration::from_micros(first) + WARM, &extents))
 }
 
+fn partitions(cluster: &Cluster) -> u64 {
+    if cluster.is_embedded() { PARTITIONS_EMBEDDED } else { PARTITIONS }
+}
+
 fn start(cluster: &Cluster, common: &Common, mode: Mode, topic: &str, dir: &Path) -> anyhow::Result<Child> {
     let mut common = common.clone();
     common.set.extend(settings(cluster.is_embedded()));
@@ -149,8 +158,8 @@ fn start(cluster: &Cluster, common: &Common, mode: Mode, topic: &str, dir: &Path
             .properties
             .extend(EMBEDDED_WAIT.split_once('=').map(|(name, value)| (name.to_string(), value.to_string())));
     }
-    let point =
-        Point { sweep: None, records: 0, record_bytes: 0, partitions: PARTITIONS, receivers: 1, block_bytes: None };
+    let partitions = partitions(cluster);
+    let point = Point { sweep: None, records: 0, record_bytes: 0, partitions, receivers: 1, block_bytes: None };
     let mut command = child::command(&common, mode, topic, &point, (topic, dir))?;
     if mode == Mode::Consume {
         command.arg("--follow");

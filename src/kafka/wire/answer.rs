@@ -4,6 +4,7 @@ use super::batches::{Aborted, Walked, walk};
 use crate::kafka::consumer::Named;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// This part of an answer, or less, is copied out of it.
@@ -70,6 +71,8 @@ pub(super) struct Asked {
 pub(super) struct Request {
     pub number: u64,
     pub partition_bytes: usize,
+    /// The broker must not wait longer for something to come: others are to be asked for soon.
+    pub wait_max: Option<Duration>,
     /// By topic, in the order in which they are to be answered.
     pub topics: Vec<(Uuid, Vec<Asked>)>,
 }

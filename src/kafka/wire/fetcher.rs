@@ -276,10 +276,11 @@ fn ask(
     let by_id = request.topics.iter().all(|(id, _)| !id.is_nil());
     let version = open.version::<FetchRequest>(FETCH_MIN, if by_id { FETCH_BY_ID } else { FETCH_MIN })?;
     let wait = Duration::from_millis(shared.fetching.wait_ms as u64);
-    open.ask(&message(&shared.fetching, request), version, wait)
+    let wait = request.wait_max.map_or(wait, |most| most.min(wait));
+    open.ask(&message(&shared.fetching, request, wait), version, wait)
 }
 
-fn message(fetching: &Fetching, request: &Request) -> FetchRequest {
+fn message(fetching: &Fetching, request: &Request, wait: Duration) -> FetchRequest {
     let partition = |asked: &Asked| {
         FetchPartition::default()
             .with_partition(asked.named.1)
@@ -296,7 +297,7 @@ fn message(fetching: &Fetching, request: &Request) -> FetchRequest {
     };
     FetchRequest::default()
         .with_replica_id(BrokerId(-1))
-        .with_max_wait_ms(fetching.wait_ms)
+        .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
         .with_min_bytes(fetching.min_bytes)
         .with_max_bytes(fetching.max_bytes)
         .with_isolation_level(i8::from(fetching.read_committed))

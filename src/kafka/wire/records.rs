@@ -104,6 +104,11 @@ impl<'a> Fetched<'a> for WireRecord<'a> {
         out.clear();
         out.extend(self.record.headers.iter());
     }
+
+    #[inline]
+    fn encoded(&self) -> Option<&'a [u8]> {
+        Some(self.record.encoded)
+    }
 }
 
 /// Why the records of a batch can't be taken: its bytes are not what the format says, or unpack to too much.

@@ -31,6 +31,11 @@ const PIECE: usize = 1 << 20;
 /// What one partition may have waiting at least.
 const SHARE_MIN: usize = 64 << 10;
 
+/// How long a broker may wait for those that have nothing while others, left out, are to be asked for soon; and so much
+/// longer for each, since a request costs what it names.
+const HURRY: Duration = Duration::from_millis(1);
+const HURRY_EACH: Duration = Duration::from_micros(20);
+
 #[derive(Debug)]
 struct Lane {
     named: Arc<Named>,
@@ -217,14 +222,19 @@ impl State {
         let least = if self.held < self.budget / 2 { PIECE } else { SHARE_MIN };
         self.requests += 1;
         let number = self.requests;
-        let mut request =
-            Request { number, partition_bytes: (share / 2).max(least).min(self.partition_bytes), topics: Vec::new() };
+        let partition_bytes = (share / 2).max(least).min(self.partition_bytes);
+        let mut request = Request { number, partition_bytes, ..Request::default() };
+        let (mut count, mut left_out) = (0, false);
         let mut take = |named: &Named, lane: &mut Lane| {
-            let waits = lane.again.is_some_and(|again| again > now);
-            let has_enough = lane.held > share / 2 || is_full && lane.held > 0;
-            if lane.leader != Some(broker) || lane.stopped || waits || has_enough || lane.asked.is_some() {
+            if lane.leader != Some(broker) || lane.stopped || lane.asked.is_some() {
                 return;
             }
+            let waits = lane.again.is_some_and(|again| again > now);
+            if waits || lane.held > share / 2 || is_full && lane.held > 0 {
+                left_out = true;
+                return;
+            }
+            count += 1;
             (lane.asked, lane.again) = (Some(number), None);
             let Lane { named: name, next, epoch, leader_epoch, .. } = lane;
             let asked = Asked { named: Arc::clone(name), next: *next, epoch: *epoch, leader_epoch: *leader_epoch };
@@ -242,6 +252,7 @@ impl State {
                 self.lanes.range_mut(..=turn.clone()).for_each(|(named, lane)| take(named, lane));
             }
         }
+        request.wait_max = left_out.then_some(HURRY + HURRY_EACH * count);
         self.turn.insert(broker, (*request.topics.first()?.1.first()?.named).clone());
         Some(request)
     }

@@ -150,11 +150,32 @@ fn no_more_is_asked_for_than_may_wait_and_everyone_comes_first_in_turn() {
     state.done(&part, true);
     let second = plan(&mut state).unwrap();
     assert_eq!(asked(&second), [(1, 20_010)], "only who has room");
+    assert_eq!(second.wait_max, Some(HURRY + HURRY_EACH), "the others must not wait for it");
     assert!(second.partition_bytes <= BUDGET / 6, "memory is scarce");
     apply(&mut state, &second, 1, answer(Vec::new(), 1 << 40));
     taken(&mut state);
     let third = state.plan(BROKER, Instant::now() + LATER).unwrap();
     assert_eq!(asked(&third), [(2, 20_010), (0, 20_010), (1, 20_010)]);
+    assert_eq!(third.wait_max, None);
+}
+
+/// A broker that waits for one partition answers for no other meanwhile.
+#[test]
+fn who_has_to_come_again_in_a_moment_is_not_kept_waiting_by_those_at_their_end() {
+    let mut state = state(3);
+    let first = plan(&mut state).unwrap();
+    let at_end = || answer(Vec::new(), 10);
+    apply_all(&mut state, &first, vec![(0, at_end()), (1, answer(Vec::new(), 20)), (2, at_end())]);
+    let second = plan(&mut state).unwrap();
+    assert_eq!((asked(&second), second.wait_max), (vec![(2, 10), (0, 10)], Some(HURRY + HURRY_EACH * 2)));
+    apply_all(&mut state, &second, vec![(2, at_end()), (0, at_end())]);
+    let third = state.plan(BROKER, Instant::now() + SOON).unwrap();
+    assert_eq!((asked(&third).len(), third.wait_max), (3, None), "nobody is left out");
+    // Who is stopped or led by another broker is not waited for either.
+    state.pause(&named(1));
+    state.leads(&named(2), BROKER + 1, 6);
+    apply_all(&mut state, &third, vec![(0, at_end())]);
+    assert_eq!(plan(&mut state).unwrap().wait_max, None);
 }
 
 #[test]

@@ -56,6 +56,8 @@ pub struct Record<'a> {
     pub value: Option<&'a [u8]>,
     /// Headers in their order.
     pub headers: Headers<'a>,
+    /// Key, value and headers as they lie in the batch, with their lengths.
+    pub encoded: &'a [u8],
 }
 
 /// The headers of a record, already checked.
@@ -199,6 +201,7 @@ impl<'a> Records<'a> {
         self.cursor.at += 1; // attributes
         let timestamp = self.base_timestamp.wrapping_add(self.cursor.varint()?);
         let offset = self.base_offset.wrapping_add(self.cursor.varint()?);
+        let fields = self.cursor.at;
         let key = self.cursor.field()?;
         let value = self.cursor.field()?;
         let count = usize::try_from(self.cursor.varint()?).map_err(|_| BatchError::Malformed(start))?;
@@ -211,7 +214,7 @@ impl<'a> Records<'a> {
         }
         self.left -= 1;
         let headers = Headers { bytes: &self.cursor.bytes[from..end], count };
-        Ok(Record { offset, timestamp, key, value, headers })
+        Ok(Record { offset, timestamp, key, value, headers, encoded: &self.cursor.bytes[fields..end] })
     }
 }
 
@@ -225,10 +228,19 @@ impl<'a> Cursor<'a> {
     #[inline]
     fn varint(&mut self) -> Result<i64, BatchError> {
         let rest = self.bytes.get(self.at..).ok_or(BatchError::Short(self.at))?;
-        let (value, len) = match rest.first() {
-            Some(&byte) if byte < 0x80 => (i64::from(byte >> 1) ^ -i64::from(byte & 1), 1),
-            _ => varint::get(rest).ok_or(BatchError::Short(self.at))?,
+        let (value, len) = match *rest {
+            [byte, ..] if byte < 0x80 => (i64::from(byte), 1),
+            [low, high, ..] if high < 0x80 => (i64::from(low & 0x7f) | (i64::from(high) << 7), 2),
+            _ => return self.long_varint(),
         };
+        self.at += len;
+        Ok((value >> 1) ^ -(value & 1))
+    }
+
+    #[cold]
+    fn long_varint(&mut self) -> Result<i64, BatchError> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let (value, len) = varint::get(rest).ok_or(BatchError::Short(self.at))?;
         self.at += len;
         Ok(value)
     }
