@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 const APART: Duration = Duration::from_millis(1);
 /// The same when each would cover many records, and so much more for each partition, since a commit costs what it names:
 /// then one more costs more than it saves in delay, and in memory for what waits for its answer.
-const APART_BUSY: Duration = Duration::from_millis(6);
+const APART_BUSY: Duration = Duration::from_millis(4);
 const APART_EACH: Duration = Duration::from_micros(20);
 /// All partitions are looked through when the log made something durable, and otherwise this often.
 const LOOK: Duration = Duration::from_millis(10);
 /// Commits are this far apart after a refusal.
 const APART_REFUSED: Duration = Duration::from_millis(250);
 /// Records behind one commit that count as many.
-const MANY: i64 = 10_000;
+const MANY: i64 = 1_000;
 
 /// The commit in flight and what follows from answers.
 pub(super) struct Commits {

@@ -19,8 +19,9 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    /// Judges an answer without holding anybody up. `all` is the size of the memory that its records share with others'.
-    pub fn of(asked: &Asked, answer: Answer, all: usize) -> Self {
+    /// Judges an answer without holding anybody up. `all` is the size of the memory that its records share with others', if
+    /// small ones are to be copied out of it.
+    pub fn of(asked: &Asked, answer: Answer, all: Option<usize>) -> Self {
         if answer.error != 0 {
             return Self::Failed(answer.error);
         }
@@ -31,7 +32,7 @@ impl Outcome {
         }
         let walked = walk(&answer.records, asked.next, asked.epoch, answer.aborted);
         // A partition that is taken slowly must not hold on to what was fetched with it.
-        let is_small = answer.records.len() < all / SMALL;
+        let is_small = all.is_some_and(|all| answer.records.len() < all / SMALL);
         let bytes = if is_small { Bytes::copy_from_slice(&answer.records) } else { answer.records };
         Self::Took { walked, bytes, ends: answer.ends }
     }
@@ -73,6 +74,8 @@ pub(super) struct Request {
     pub partition_bytes: usize,
     /// The broker must not wait longer for something to come: others are to be asked for soon.
     pub wait_max: Option<Duration>,
+    /// The partitions are taken from one by one, some perhaps slowly: they must not hold on to each other's records.
+    pub apart: bool,
     /// By topic, in the order in which they are to be answered.
     pub topics: Vec<(Uuid, Vec<Asked>)>,
 }

@@ -319,7 +319,8 @@ fn outcomes(shared: &Shared, request: Request, answer: FetchResponse) -> Vec<(Ar
         asked.entry(name).or_default().extend(of_topic.into_iter().map(|one| (one.named.1, one)));
     }
     let each = answer.responses.iter().flat_map(|topic| &topic.partitions);
-    let bytes = each.filter_map(|data| data.records.as_ref()).map(Bytes::len).sum();
+    let bytes: usize = each.filter_map(|data| data.records.as_ref()).map(Bytes::len).sum();
+    let all = request.apart.then_some(bytes);
     let mut outcomes = Vec::new();
     for topic in answer.responses {
         // By name or by id, as it was asked for.
@@ -331,7 +332,7 @@ fn outcomes(shared: &Shared, request: Request, answer: FetchResponse) -> Vec<(Ar
         let Some(of_topic) = name.and_then(|name| asked.get(name)) else { continue };
         for data in topic.partitions {
             if let Some(one) = of_topic.get(&data.partition_index) {
-                let outcome = Outcome::of(one, partition(shared.fetching.read_committed, data), bytes);
+                let outcome = Outcome::of(one, partition(shared.fetching.read_committed, data), all);
                 outcomes.push((Arc::clone(&one.named), outcome));
             }
         }

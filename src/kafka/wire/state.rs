@@ -73,6 +73,8 @@ pub(super) struct State {
     budget: usize,
     partition_bytes: usize,
     requests: u64,
+    /// Partitions are taken from one by one.
+    apart: bool,
     /// Who was asked for first in the last request to a broker.
     turn: BTreeMap<i32, Named>,
     /// A leader is missing.
@@ -93,6 +95,7 @@ impl State {
             budget,
             partition_bytes,
             requests: 0,
+            apart: false,
             turn: BTreeMap::new(),
             is_lost: false,
             gave_up: None,
@@ -178,6 +181,7 @@ impl State {
         if self.gave_up.is_some() {
             return None;
         }
+        self.apart = of.is_some();
         let at = of.map_or(Some(0), |named| self.queue.iter().position(|part| *part.named == *named))?;
         let part = self.queue.remove(at)?;
         let first = match &part.what {
@@ -223,7 +227,7 @@ impl State {
         self.requests += 1;
         let number = self.requests;
         let partition_bytes = (share / 2).max(least).min(self.partition_bytes);
-        let mut request = Request { number, partition_bytes, ..Request::default() };
+        let mut request = Request { number, partition_bytes, apart: self.apart, ..Request::default() };
         let (mut count, mut left_out) = (0, false);
         let mut take = |named: &Named, lane: &mut Lane| {
             if lane.leader != Some(broker) || lane.stopped || lane.asked.is_some() {

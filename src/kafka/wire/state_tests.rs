@@ -35,7 +35,7 @@ fn apply_all(state: &mut State, request: &Request, answers: Vec<(i32, Answer)>) 
     let outcome = |(partition, answer)| {
         let mut all = request.topics.iter().flat_map(|(_, asked)| asked);
         let asked = all.find(|asked| asked.named.1 == partition).unwrap();
-        (Arc::clone(&asked.named), Outcome::of(asked, answer, 0))
+        (Arc::clone(&asked.named), Outcome::of(asked, answer, None))
     };
     let outcomes = answers.into_iter().map(outcome).collect();
     state.apply(request.number, outcomes, Instant::now());
@@ -157,6 +157,25 @@ fn no_more_is_asked_for_than_may_wait_and_everyone_comes_first_in_turn() {
     let third = state.plan(BROKER, Instant::now() + LATER).unwrap();
     assert_eq!(asked(&third), [(2, 20_010), (0, 20_010), (1, 20_010)]);
     assert_eq!(third.wait_max, None);
+}
+
+/// One that is taken from slowly would keep the memory of the whole answer.
+#[test]
+fn where_partitions_are_taken_from_one_by_one_a_small_part_of_an_answer_is_copied_out_of_it() {
+    let mut state = state(2);
+    for (of, apart) in [(None, false), (Some(named(1)), true), (None, false)] {
+        state.take(of.as_ref());
+        let request = plan(&mut state).unwrap();
+        assert_eq!(request.apart, apart);
+        let records = Bytes::from(batch(10, 12, &[10]));
+        for (all, is_shared) in [(None, true), (Some(records.len() * 8), true), (Some(records.len() * 9), false)] {
+            let answer = Answer { records: records.clone(), ..answer(Vec::new(), 12) };
+            let Outcome::Took { bytes, .. } = Outcome::of(&request.topics[0].1[0], answer, all) else { panic!() };
+            assert_eq!(bytes.as_ptr() == records.as_ptr(), is_shared, "{all:?}");
+        }
+        apply_all(&mut state, &request, vec![(0, answer(Vec::new(), 10)), (1, answer(Vec::new(), 10))]);
+        taken(&mut state);
+    }
 }
 
 /// A broker that waits for one partition answers for no other meanwhile.
