@@ -35,6 +35,8 @@ const SHARE_MIN: usize = 64 << 10;
 /// longer for each, since a request costs what it names.
 const HURRY: Duration = Duration::from_millis(1);
 const HURRY_EACH: Duration = Duration::from_micros(20);
+/// The same where partitions are taken from at a rate: some always have enough then.
+const HURRY_APART: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 struct Lane {
@@ -256,7 +258,8 @@ impl State {
                 self.lanes.range_mut(..=turn.clone()).for_each(|(named, lane)| take(named, lane));
             }
         }
-        request.wait_max = left_out.then_some(HURRY + HURRY_EACH * count);
+        let hurry = if self.apart { HURRY_APART } else { HURRY + HURRY_EACH * count };
+        request.wait_max = left_out.then_some(hurry);
         self.turn.insert(broker, (*request.topics.first()?.1.first()?.named).clone());
         Some(request)
     }

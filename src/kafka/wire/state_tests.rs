@@ -157,6 +157,10 @@ fn no_more_is_asked_for_than_may_wait_and_everyone_comes_first_in_turn() {
     let third = state.plan(BROKER, Instant::now() + LATER).unwrap();
     assert_eq!(asked(&third), [(2, 20_010), (0, 20_010), (1, 20_010)]);
     assert_eq!(third.wait_max, None);
+    apply_all(&mut state, &third, vec![(1, answer(large(20_010), 1 << 40)), (2, answer(Vec::new(), 20_010))]);
+    assert!(state.take(Some(&named(0))).is_none());
+    let fourth = plan(&mut state).unwrap();
+    assert_eq!((asked(&fourth), fourth.wait_max), (vec![(0, 20_010), (2, 20_010)], Some(HURRY_APART)));
 }
 
 /// One that is taken from slowly would keep the memory of the whole answer.
