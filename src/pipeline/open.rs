@@ -132,7 +132,9 @@ fn wal_options(config: &Config, metrics: &Arc<Metrics>) -> wal::Options {
     options.segment_bytes = config.wal.segment_bytes;
     options.segment_age = config.wal.segment_age;
     options.max_bytes = config.wal.max_bytes;
-    options.feed_bytes = (config.memory.budget / 4) as usize;
+    // librdkafka's queues take another eighth.
+    let part = if config.kafka.fetcher == config::Fetcher::Auto { 4 } else { 8 };
+    options.feed_bytes = (config.memory.budget / part) as usize;
     options.durability = config.wal.durability;
     options.verify_bytes = config.wal.verify_at_start;
     options

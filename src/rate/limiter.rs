@@ -5,8 +5,8 @@
 //! a topic's and the pipeline's are shared among the open partitions by lag ([`super::share`]), every [`PERIOD`] anew, so
 //! that it does not matter which receiver asks first and the cost does not grow with the number of polls.
 //!
-//! Promises: over any time no level passes more than `rate · time + burst`, plus what the last round took beyond its grant
-//! (whole records, whole fetches), and that is paid back before more is granted; no partition starves; limits change at
+//! Promises: over any time no level passes more than `rate · time + burst` (and one, where a burst is less than ten), plus
+//! what the last round took beyond its grant (whole records, whole fetches), and that is paid back before more is granted; no partition starves; limits change at
 //! run time without losing what is owed. Never: no clock, no waiting, no lock of its own; a partition that leaves and
 //! comes back starts with a full bucket.
 

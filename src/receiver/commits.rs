@@ -67,6 +67,11 @@ impl Commits {
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_none()
     }
+
+    /// One may be due as soon as the last one is long enough ago.
+    pub fn is_due(&self) -> bool {
+        self.news
+    }
 }
 
 impl Receiver<'_> {

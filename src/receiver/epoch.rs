@@ -169,7 +169,13 @@ impl Receiver<'_> {
         let Check::Asked(Known { offset, epoch }) = self.lanes[lane].check else { return false };
         let named = &self.lanes[lane].named;
         let (topic, partition) = named;
-        tracing::info!(topic, partition, offset, epoch, "the leader can't tell how far it goes in that epoch");
+        tracing::warn!(
+            topic,
+            partition,
+            offset,
+            epoch,
+            "the leader can't tell how far it goes in that epoch: only the last record can be compared, if the log has it"
+        );
         let unknown = Known { offset, epoch: -1 };
         self.assigning.read_through.insert(named.clone(), unknown);
         self.lanes[lane].check = Check::First(unknown);

@@ -170,6 +170,7 @@ impl<'a> Receiver<'a> {
     /// True while something is due in a moment.
     fn is_awaiting(&self) -> bool {
         !self.commits.is_idle()
+            || self.commits.is_due()
             || !self.gathering.is_empty()
             || self.lanes.iter().any(|lane| lane.slot.opened.is_some() || lane.durable < lane.slot.next)
     }

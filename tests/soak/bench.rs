@@ -66,7 +66,7 @@ fn compare(kafka: &Kafka, each: u64, bytes: usize, runs: usize) {
             "ratio": rate(&receiver) / rate(&bare), "cpu_ratio": cpu(&receiver) / cpu(&bare),
             "direct_ratio": rate(&receiver) / rate(&direct), "null_ratio": rate(&null) / rate(&bare),
             "jsonl_ratio": rate(&jsonl) / rate(&receiver),
-            "bound_ratio": rate(&receiver) / rate(&direct).min(growing / 2.0 * 1e6 / bytes as f64),
+            "half_disk_ratio": rate(&receiver) / rate(&direct).min(growing / 2.0 * 1e6 / bytes as f64),
         }),
     );
 }

@@ -203,8 +203,8 @@ impl Cluster {
                 sent += 1;
             }
             stop.check()?;
-            // It would not rest for less than a millisecond.
-            producer.poll(Duration::ZERO);
+            // It would not rest for less than a millisecond, and each call serves one answer.
+            (0..partitions.max(4)).for_each(|_| producer.poll(Duration::ZERO));
             std::thread::sleep(Duration::from_micros(500));
         }
     }

@@ -4,7 +4,9 @@
 //! does not have; nothing of an answer that was asked for before a partition was repositioned or let go is kept.
 //! Never more is asked for than the budget allows, but for one batch of each partition.
 
-use super::answer::{Asked, Ends, Outcome, Request};
+mod plan;
+
+use super::answer::{Ends, Outcome};
 use super::batches::{Broken, Walked};
 use super::records::{Part, Records, What};
 use crate::kafka::consumer::{Named, Position};
@@ -26,18 +28,6 @@ const LATER: Duration = Duration::from_secs(1);
 const UNKNOWN_MAX: u32 = 5;
 /// Answers in a row with an older leader epoch before it is believed: a cluster that was restored begins anew.
 const STALE_MAX: u32 = 50;
-/// What one partition is asked for at least while there is room.
-const PIECE: usize = 1 << 20;
-/// What one partition may have waiting at least.
-const SHARE_MIN: usize = 64 << 10;
-
-/// How long a broker may wait for those that have nothing while others, left out, are to be asked for soon; and so much
-/// longer for each, since a request costs what it names.
-const HURRY: Duration = Duration::from_millis(1);
-const HURRY_EACH: Duration = Duration::from_micros(20);
-/// The same where partitions are taken from at a rate: some always have enough then.
-const HURRY_APART: Duration = Duration::from_millis(20);
-
 #[derive(Debug)]
 struct Lane {
     named: Arc<Named>,
@@ -58,6 +48,10 @@ struct Lane {
     end_told: Option<i64>,
     held: usize,
     again: Option<Instant>,
+    /// It got nothing though there was something: a batch that is large comes only if it comes first.
+    hungry: bool,
+    /// It was left out of the last request, since it had enough.
+    had_enough: bool,
     unknown: u32,
     /// Answers in a row with an older leader epoch.
     stale: u32,
@@ -79,6 +73,8 @@ pub(super) struct State {
     apart: bool,
     /// Who was asked for first in the last request to a broker.
     turn: BTreeMap<i32, Named>,
+    /// How many requests to a broker in a row left out the same partitions, since they had enough.
+    left_out: BTreeMap<i32, u32>,
     /// A leader is missing.
     pub is_lost: bool,
     /// Why librdkafka has to do it.
@@ -99,6 +95,7 @@ impl State {
             requests: 0,
             apart: false,
             turn: BTreeMap::new(),
+            left_out: BTreeMap::new(),
             is_lost: false,
             gave_up: None,
             stop: false,
@@ -129,6 +126,8 @@ impl State {
             end_told: None,
             held: 0,
             again: None,
+            hungry: false,
+            had_enough: false,
             unknown: 0,
             stale: 0,
             said: 0,
@@ -219,51 +218,6 @@ impl State {
         self.queue.push_front(part);
     }
 
-    /// What to ask this broker for now.
-    pub fn plan(&mut self, broker: i32, now: Instant) -> Option<Request> {
-        // Who holds nothing is asked for in any case: the others may be taken slowly for a long time.
-        let is_full = self.held >= self.budget;
-        let share = (self.budget / self.lanes.len().max(1)).max(SHARE_MIN);
-        // A batch that is larger comes only if it comes first: small pieces are for when memory is scarce.
-        let least = if self.held < self.budget / 2 { PIECE } else { SHARE_MIN };
-        self.requests += 1;
-        let number = self.requests;
-        let partition_bytes = (share / 2).max(least).min(self.partition_bytes);
-        let mut request = Request { number, partition_bytes, apart: self.apart, ..Request::default() };
-        let (mut count, mut left_out) = (0, false);
-        let mut take = |named: &Named, lane: &mut Lane| {
-            if lane.leader != Some(broker) || lane.stopped || lane.asked.is_some() {
-                return;
-            }
-            let waits = lane.again.is_some_and(|again| again > now);
-            if waits || lane.held > share / 2 || is_full && lane.held > 0 {
-                left_out = true;
-                return;
-            }
-            count += 1;
-            (lane.asked, lane.again) = (Some(number), None);
-            let Lane { named: name, next, epoch, leader_epoch, .. } = lane;
-            let asked = Asked { named: Arc::clone(name), next: *next, epoch: *epoch, leader_epoch: *leader_epoch };
-            match request.topics.last_mut() {
-                Some((id, topic)) if topic[0].named.0 == named.0 && *id == lane.id => topic.push(asked),
-                _ => request.topics.push((lane.id, vec![asked])),
-            }
-        };
-        // Who is asked for first gets most.
-        match self.turn.get(&broker) {
-            None => self.lanes.iter_mut().for_each(|(named, lane)| take(named, lane)),
-            Some(turn) => {
-                use std::ops::Bound::{Excluded, Unbounded};
-                self.lanes.range_mut((Excluded(turn.clone()), Unbounded)).for_each(|(named, lane)| take(named, lane));
-                self.lanes.range_mut(..=turn.clone()).for_each(|(named, lane)| take(named, lane));
-            }
-        }
-        let hurry = if self.apart { HURRY_APART } else { HURRY + HURRY_EACH * count };
-        request.wait_max = left_out.then_some(hurry);
-        self.turn.insert(broker, (*request.topics.first()?.1.first()?.named).clone());
-        Some(request)
-    }
-
     /// Takes in what a request brought.
     pub fn apply(&mut self, number: u64, outcomes: Vec<(Arc<Named>, Outcome)>, now: Instant) {
         for (named, outcome) in outcomes {
@@ -286,7 +240,7 @@ impl State {
         let is_empty = bytes.is_empty();
         let Some(lane) = self.lanes.get_mut(named) else { return };
         let from = lane.next;
-        lane.again = None;
+        (lane.again, lane.hungry) = (None, false);
         (lane.next, lane.epoch, lane.ends) = (walked.next, walked.epoch, Some(ends));
         (lane.unknown, lane.said) = (0, 0);
         let named = Arc::clone(&lane.named);
@@ -301,6 +255,7 @@ impl State {
             // Its end is not known yet, or something is in the way; the broker does not wait with such an answer. Behind
             // the position there was something to read a moment later.
             lane.again = Some(now + if ends.end < lane.next { SOON } else { AT_ONCE });
+            lane.hungry = ends.end > lane.next;
         }
         match walked.broken {
             None if lane.next == ends.end && lane.end_told != Some(lane.next) => {

@@ -1,7 +1,9 @@
 use super::super::answer::Answer;
 use super::super::batches::testing::{batch, marked};
+use super::plan::{HURRY, HURRY_EACH, HURRY_MAX, PIECE};
 use super::*;
 use crate::kafka::fetched::Fetched;
+use crate::kafka::wire::answer::Request;
 use bytes::Bytes;
 
 const BUDGET: usize = 1 << 20;
@@ -155,12 +157,50 @@ fn no_more_is_asked_for_than_may_wait_and_everyone_comes_first_in_turn() {
     apply(&mut state, &second, 1, answer(Vec::new(), 1 << 40));
     taken(&mut state);
     let third = state.plan(BROKER, Instant::now() + LATER).unwrap();
-    assert_eq!(asked(&third), [(2, 20_010), (0, 20_010), (1, 20_010)]);
+    assert_eq!(asked(&third), [(1, 20_010), (2, 20_010), (0, 20_010)], "who got nothing, then in turn");
     assert_eq!(third.wait_max, None);
-    apply_all(&mut state, &third, vec![(1, answer(large(20_010), 1 << 40)), (2, answer(Vec::new(), 20_010))]);
-    assert!(state.take(Some(&named(0))).is_none());
-    let fourth = plan(&mut state).unwrap();
-    assert_eq!((asked(&fourth), fourth.wait_max), (vec![(0, 20_010), (2, 20_010)], Some(HURRY_APART)));
+    // Who goes on having enough is waited for longer and longer.
+    apply_all(&mut state, &third, vec![(1, answer(large(20_010), 1 << 40))]);
+    for wait in [HURRY + HURRY_EACH * 2, HURRY * 2, HURRY * 4, HURRY * 8, HURRY * 16, HURRY_MAX, HURRY_MAX] {
+        state.turn.clear();
+        let request = plan(&mut state).unwrap();
+        assert_eq!((asked(&request), request.wait_max), (vec![(0, 20_010), (2, 20_010)], Some(wait)));
+        apply_all(&mut state, &request, vec![(0, answer(Vec::new(), 20_010)), (2, answer(Vec::new(), 20_010))]);
+    }
+    taken(&mut state);
+    let request = plan(&mut state).unwrap();
+    assert_eq!((asked(&request).len(), request.wait_max), (3, None), "until there is room");
+}
+
+/// A batch that is larger than what is asked for comes only if it comes first: whoever else always has something.
+#[test]
+fn a_large_batch_comes_however_much_the_others_have() {
+    let mut state = state(3);
+    let mut now = Instant::now();
+    for turn in 0..4 {
+        let request = state.plan(BROKER, now).unwrap();
+        let asked = asked(&request);
+        if asked[0].0 == 1 {
+            return;
+        }
+        let next = asked.iter().find(|(partition, _)| *partition == 0).map(|(_, next)| *next);
+        let one = next.map(|next| (0, answer(batch(next, next + 1, &[next]), 1 << 40)));
+        let of =
+            |partition, end| asked.iter().any(|(at, _)| *at == partition).then(|| (partition, answer(Vec::new(), end)));
+        let answers = one.into_iter().chain(of(1, 1 << 40)).chain(of(2, 10));
+        let outcome = |(partition, answer): (i32, Answer)| {
+            let asked =
+                request.topics[0].1.iter().chain(request.topics.get(1).into_iter().flat_map(|(_, asked)| asked));
+            let asked = asked.clone().find(|asked| asked.named.1 == partition).unwrap();
+            (Arc::clone(&asked.named), Outcome::of(asked, answer, None))
+        };
+        let outcomes = answers.map(outcome).collect();
+        state.apply(request.number, outcomes, now);
+        taken(&mut state);
+        // Each second request is made at once, while who got nothing waits for a moment.
+        now += AT_ONCE * 2 * (turn % 2);
+    }
+    panic!("it never comes first");
 }
 
 /// One that is taken from slowly would keep the memory of the whole answer.
@@ -189,7 +229,8 @@ fn who_has_to_come_again_in_a_moment_is_not_kept_waiting_by_those_at_their_end()
     let first = plan(&mut state).unwrap();
     let at_end = || answer(Vec::new(), 10);
     apply_all(&mut state, &first, vec![(0, at_end()), (1, answer(Vec::new(), 20)), (2, at_end())]);
-    let second = plan(&mut state).unwrap();
+    let now = state.lanes[&named(1)].again.unwrap().checked_sub(AT_ONCE).unwrap();
+    let second = state.plan(BROKER, now).unwrap();
     assert_eq!((asked(&second), second.wait_max), (vec![(2, 10), (0, 10)], Some(HURRY + HURRY_EACH * 2)));
     apply_all(&mut state, &second, vec![(2, at_end()), (0, at_end())]);
     let third = state.plan(BROKER, Instant::now() + SOON).unwrap();
