@@ -12,6 +12,7 @@ use crate::kafka::consumer::Settings as KafkaSettings;
 use crate::kafka::gap::OnGap;
 use crate::kafka::start::{OnForeign, Policy, StartAt};
 use crate::kafka::tenure::{self, Fold, Rules, WalId};
+use crate::kafka::wire::Wire;
 use crate::metrics::Metrics;
 use crate::processor::delivery::ROUTE;
 use crate::rate::governor::Governor;
@@ -132,9 +133,7 @@ fn wal_options(config: &Config, metrics: &Arc<Metrics>) -> wal::Options {
     options.segment_bytes = config.wal.segment_bytes;
     options.segment_age = config.wal.segment_age;
     options.max_bytes = config.wal.max_bytes;
-    // librdkafka's queues take another eighth.
-    let part = if config.kafka.fetcher == config::Fetcher::Auto { 4 } else { 8 };
-    options.feed_bytes = (config.memory.budget / part) as usize;
+    options.feed_bytes = (config.memory.budget / if fetches_itself(&config.kafka) { 4 } else { 8 }) as usize;
     options.durability = config.wal.durability;
     options.verify_bytes = config.wal.verify_at_start;
     options
@@ -264,7 +263,7 @@ fn receiver_options(config: &Config, state: &State) -> receiver::Options {
             group: kafka.group.clone(),
             instance_id: kafka.static_membership.then(|| instance_id(WalId(state.wal_id), &kafka.topics)),
             session_timeout: kafka.session_timeout,
-            queue_bytes: budget / 4,
+            queue_bytes: budget / if fetches_itself(kafka) { 8 } else { 4 },
             wire_bytes: (kafka.fetcher == config::Fetcher::Auto).then_some(budget / 8),
             properties: kafka.properties.0.clone(),
         },
@@ -288,6 +287,12 @@ fn receiver_options(config: &Config, state: &State) -> receiver::Options {
         unreachable_timeout: kafka.unreachable_timeout,
         hook: Hook::from_environment(hook::AFTER_SYNC),
     }
+}
+
+/// True if librdkafka fetches nothing, unless a broker turns out to be too old: its queues may then be half as large, and
+/// the feed of the log twice.
+fn fetches_itself(kafka: &config::Kafka) -> bool {
+    kafka.fetcher == config::Fetcher::Auto && Wire::new(&kafka.brokers, &kafka.properties.0, 0).is_ok()
 }
 
 /// The identity in the group. A broker gives a static member that comes back what it had, whatever it subscribes to now:
@@ -324,5 +329,22 @@ mod tests {
             assert_ne!(id(&["a", "b"]), id(&other), "{other:?}");
         }
         assert!(id(&["a"]).starts_with("00000000000000000000000000000007-"));
+    }
+
+    #[test]
+    fn the_feed_gets_what_librdkafka_does_not_need() {
+        let mut config = Config::default();
+        config.kafka.brokers = "127.0.0.1".to_owned();
+        let parts = |config: &Config| {
+            let feed = wal_options(config, &Arc::new(Metrics::new())).feed_bytes as u64;
+            (feed, receiver_options(config, &State::default()).kafka.queue_bytes as u64)
+        };
+        let budget = config.memory.budget;
+        assert_eq!(parts(&config), (budget / 4, budget / 8));
+        config.kafka.properties.0.insert("security.protocol".to_owned(), "SSL".to_owned());
+        assert_eq!(parts(&config), (budget / 8, budget / 4));
+        config.kafka.properties.0.clear();
+        config.kafka.fetcher = config::Fetcher::Librdkafka;
+        assert_eq!(parts(&config), (budget / 8, budget / 4));
     }
 }

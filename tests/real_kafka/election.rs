@@ -54,6 +54,7 @@ fn a_leader_that_had_less_is_a_gap_in_both_modes() {
     };
     let watched = MODES.map(|mode| run("watched", mode).set("kafka.on_gap=skip"));
     let stopped = MODES.map(|mode| run("stopped", mode));
+    let restored = run("restored", "receiver");
     let mut processes = Vec::new();
     elect_one_with_less(&mut cluster, &topic, |cluster| {
         for run in &stopped {
@@ -63,7 +64,14 @@ fn a_leader_that_had_less_is_a_gap_in_both_modes() {
         for mode in MODES {
             wait_committed(&cluster.kafka, &format!("watched-{mode}"), &topic, &[Some(150)]);
         }
+        killed_with_all(cluster, &restored, "restored-receiver", &topic, 150);
     });
+    // The epoch is one that the leader does not know, as if the cluster had been restored: the last record tells.
+    cluster.kafka.commit_in_epoch("restored-receiver", &topic, 99);
+    let failed = restored.clone().exit_at_end().finish();
+    failed.expect(1);
+    failed.says("can't tell how far it goes");
+    failed.says("[149, 150)");
     let declared = [gap(&topic, 0, 100, 150, "truncation")];
     for ((run, mode), process) in watched.iter().zip(MODES).zip(processes) {
         wait_committed(&cluster.kafka, &format!("watched-{mode}"), &topic, &[Some(180)]);
@@ -82,15 +90,18 @@ fn a_leader_that_had_less_is_a_gap_in_both_modes() {
         assert_eq!(gaps(run.wal()), declared, "{mode}");
         assert_old_then_new(&run, &topic);
     }
-    // Its log holds the last record, since the file is open.
     let killed = run("killed", "receiver");
-    let process = killed.spawn();
-    wait_committed(&cluster.kafka, "killed-receiver", &topic, &[Some(180)]);
-    wait_for("output of everything", LIMIT, || {
-        (lines(killed.out(), &topic, 0, Format::Jsonl).len() == 180).then_some(())
-    });
-    process.kill();
+    killed_with_all(&cluster, &killed, "killed-receiver", &topic, 180);
     an_election_that_loses_nothing_is_no_event(&mut cluster, &topic, &watched, &stopped, &killed);
+}
+
+/// Runs until all is committed and in the output. The log then holds the last record, since its file is open.
+fn killed_with_all(cluster: &Cluster, run: &Run, group: &str, topic: &str, records: usize) {
+    let process = run.spawn();
+    wait_committed(&cluster.kafka, group, topic, &[Some(records as i64)]);
+    let all = || (lines(run.out(), topic, 0, Format::Jsonl).len() == records).then_some(());
+    wait_for("output of everything", LIMIT, all);
+    process.kill();
 }
 
 fn an_election_that_loses_nothing_is_no_event(

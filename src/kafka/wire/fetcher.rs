@@ -275,12 +275,12 @@ fn ask(
     };
     let by_id = request.topics.iter().all(|(id, _)| !id.is_nil());
     let version = open.version::<FetchRequest>(FETCH_MIN, if by_id { FETCH_BY_ID } else { FETCH_MIN })?;
-    let wait = Duration::from_millis(shared.fetching.wait_ms as u64);
-    let wait = request.wait_max.map_or(wait, |most| most.min(wait));
-    open.ask(&message(&shared.fetching, request, wait), version, wait)
+    let message = message(&shared.fetching, request);
+    open.ask(&message, version, Duration::from_millis(message.max_wait_ms as u64))
 }
 
-fn message(fetching: &Fetching, request: &Request, wait: Duration) -> FetchRequest {
+fn message(fetching: &Fetching, request: &Request) -> FetchRequest {
+    let most = request.wait_max.and_then(|most| i32::try_from(most.as_millis()).ok()).unwrap_or(i32::MAX);
     let partition = |asked: &Asked| {
         FetchPartition::default()
             .with_partition(asked.named.1)
@@ -297,7 +297,7 @@ fn message(fetching: &Fetching, request: &Request, wait: Duration) -> FetchReque
     };
     FetchRequest::default()
         .with_replica_id(BrokerId(-1))
-        .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
+        .with_max_wait_ms(fetching.wait_ms.min(most))
         .with_min_bytes(fetching.min_bytes)
         .with_max_bytes(fetching.max_bytes)
         .with_isolation_level(i8::from(fetching.read_committed))
@@ -363,12 +363,50 @@ fn partition(read_committed: bool, data: PartitionData) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kafka_protocol::messages::fetch_response::FetchableTopicResponse;
     use std::collections::BTreeMap;
+
+    fn fetching() -> Fetching {
+        crate::kafka::wire::eligible::judge("127.0.0.1:1", &BTreeMap::new()).unwrap()
+    }
+
+    #[test]
+    fn a_broker_is_told_to_wait_no_longer_than_the_others_can() {
+        let wait = |wait_max| message(&fetching(), &Request { wait_max, ..Request::default() }).max_wait_ms;
+        assert_eq!(wait(None), fetching().wait_ms);
+        assert_eq!(wait(Some(Duration::from_micros(3_900))), 3);
+        assert_eq!(wait(Some(Duration::from_secs(9))), fetching().wait_ms);
+    }
+
+    #[test]
+    fn parts_of_an_answer_share_its_memory_only_where_they_are_taken_in_turn() {
+        let whole = Bytes::from(vec![0; 1000]);
+        let asked = |partition| {
+            let named = Arc::new(("t".to_owned(), partition));
+            Asked { named, next: 0, epoch: -1, leader_epoch: -1 }
+        };
+        for apart in [false, true] {
+            let request =
+                Request { apart, topics: vec![(Uuid::nil(), vec![asked(0), asked(1)])], ..Request::default() };
+            let part = |(partition, records): (i32, Bytes)| {
+                PartitionData::default().with_partition_index(partition).with_records(Some(records))
+            };
+            let parts = [(0, whole.slice(..900)), (1, whole.slice(900..))].map(part).to_vec();
+            let topic = TopicName(StrBytes::from_static_str("t"));
+            let topic = FetchableTopicResponse::default().with_topic(topic).with_partitions(parts);
+            let answer = FetchResponse::default().with_responses(vec![topic]);
+            let shared = Shared::new(fetching(), 1 << 20);
+            let found = outcomes(&shared, request, answer).into_iter().map(|(named, outcome)| match outcome {
+                Outcome::Took { bytes, .. } => (named.1, whole.as_ptr_range().contains(&bytes.as_ptr())),
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(found.collect::<Vec<_>>(), [(0, true), (1, !apart)]);
+        }
+    }
 
     #[test]
     fn a_thread_that_panics_leaves_it_to_librdkafka_and_one_that_ends_does_not() {
-        let fetching = crate::kafka::wire::eligible::judge("127.0.0.1:1", &BTreeMap::new()).unwrap();
-        let shared = Arc::new(Shared::new(fetching, 1 << 20));
+        let shared = Arc::new(Shared::new(fetching(), 1 << 20));
         let wait = |what: &dyn Fn() -> bool| {
             let until = Instant::now() + Duration::from_secs(10);
             while !what() {

@@ -34,13 +34,17 @@ fn answer(records: Vec<u8>, end: i64) -> Answer {
 
 /// Answers a request.
 fn apply_all(state: &mut State, request: &Request, answers: Vec<(i32, Answer)>) {
+    apply_at(state, request, answers, Instant::now());
+}
+
+fn apply_at(state: &mut State, request: &Request, answers: Vec<(i32, Answer)>, now: Instant) {
     let outcome = |(partition, answer)| {
         let mut all = request.topics.iter().flat_map(|(_, asked)| asked);
         let asked = all.find(|asked| asked.named.1 == partition).unwrap();
         (Arc::clone(&asked.named), Outcome::of(asked, answer, None))
     };
     let outcomes = answers.into_iter().map(outcome).collect();
-    state.apply(request.number, outcomes, Instant::now());
+    state.apply(request.number, outcomes, now);
 }
 
 /// The same for one partition; the others' parts are left out of the answer.
@@ -185,17 +189,12 @@ fn a_large_batch_comes_however_much_the_others_have() {
         }
         let next = asked.iter().find(|(partition, _)| *partition == 0).map(|(_, next)| *next);
         let one = next.map(|next| (0, answer(batch(next, next + 1, &[next]), 1 << 40)));
-        let of =
-            |partition, end| asked.iter().any(|(at, _)| *at == partition).then(|| (partition, answer(Vec::new(), end)));
-        let answers = one.into_iter().chain(of(1, 1 << 40)).chain(of(2, 10));
-        let outcome = |(partition, answer): (i32, Answer)| {
-            let asked =
-                request.topics[0].1.iter().chain(request.topics.get(1).into_iter().flat_map(|(_, asked)| asked));
-            let asked = asked.clone().find(|asked| asked.named.1 == partition).unwrap();
-            (Arc::clone(&asked.named), Outcome::of(asked, answer, None))
+        let empty = |partition, end| {
+            let is_asked = asked.iter().any(|(at, _)| *at == partition);
+            is_asked.then(|| (partition, answer(Vec::new(), end)))
         };
-        let outcomes = answers.map(outcome).collect();
-        state.apply(request.number, outcomes, now);
+        let answers = one.into_iter().chain(empty(1, 1 << 40)).chain(empty(2, 10)).collect();
+        apply_at(&mut state, &request, answers, now);
         taken(&mut state);
         // Each second request is made at once, while who got nothing waits for a moment.
         now += AT_ONCE * 2 * (turn % 2);
@@ -226,10 +225,9 @@ fn where_partitions_are_taken_from_one_by_one_a_small_part_of_an_answer_is_copie
 #[test]
 fn who_has_to_come_again_in_a_moment_is_not_kept_waiting_by_those_at_their_end() {
     let mut state = state(3);
-    let first = plan(&mut state).unwrap();
+    let (first, now) = (plan(&mut state).unwrap(), Instant::now());
     let at_end = || answer(Vec::new(), 10);
-    apply_all(&mut state, &first, vec![(0, at_end()), (1, answer(Vec::new(), 20)), (2, at_end())]);
-    let now = state.lanes[&named(1)].again.unwrap().checked_sub(AT_ONCE).unwrap();
+    apply_at(&mut state, &first, vec![(0, at_end()), (1, answer(Vec::new(), 20)), (2, at_end())], now);
     let second = state.plan(BROKER, now).unwrap();
     assert_eq!((asked(&second), second.wait_max), (vec![(2, 10), (0, 10)], Some(HURRY + HURRY_EACH * 2)));
     apply_all(&mut state, &second, vec![(2, at_end()), (0, at_end())]);

@@ -186,7 +186,7 @@ impl BatchBuilder {
     }
 }
 
-/// The checksums of a batch, but for what its own CRC adds.
+/// The checksums of a batch into which its own CRC is still to be written.
 struct Sums {
     /// CRC-32C from the attributes on: the batch's own.
     batch: u32,

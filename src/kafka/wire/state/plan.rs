@@ -68,8 +68,8 @@ impl State {
                 self.lanes.range_mut(..=turn.clone()).for_each(|(named, lane)| take(named, lane));
             }
         }
-        request.wait_max = left_out.wait(self.left_out.entry(broker).or_default(), now);
         self.turn.insert(broker, (*request.topics.first()?.1.first()?.named).clone());
+        request.wait_max = left_out.wait(self.left_out.entry(broker).or_default(), now);
         Some(request)
     }
 }
@@ -111,10 +111,9 @@ impl LeftOut {
     /// How long the broker may wait at most. Those that have enough for long are taken slowly: they are waited for longer
     /// from request to request.
     fn wait(&self, in_a_row: &mut u32, now: Instant) -> Option<Duration> {
-        *in_a_row = if self.has_enough && !self.goes_on { (*in_a_row + 1).min(16) } else { 0 };
         let least = HURRY + HURRY_EACH * self.asked;
-        let room = HURRY * (1 << (*in_a_row).saturating_sub(1).min(8));
-        let for_room = self.has_enough.then(|| room.min(HURRY_MAX).max(least));
+        let for_room = self.has_enough.then(|| (HURRY * (1 << *in_a_row)).min(HURRY_MAX).max(least));
+        *in_a_row = if self.has_enough && !self.goes_on { (*in_a_row + 1).min(8) } else { 0 };
         let for_time = self.first.map(|first| first.saturating_duration_since(now).max(least));
         for_room.into_iter().chain(for_time).min()
     }
