@@ -356,3 +356,21 @@ fn a_shapeless_file_is_seen() {
     assert_eq!(shape(&Source::new("wal/a.rs", "use x;\n")).len(), 1);
     assert_eq!(words("a.rs", &format!("// {}: later\n", concat!("TO", "DO"))).len(), 1);
 }
+
+/// Each of them is built with `--locked`, and would not be without this.
+#[test]
+fn the_locks_of_other_packages_know_what_this_one_depends_on() {
+    let table = |path: &str| toml::from_str::<toml::Table>(&fs::read_to_string(root().join(path)).unwrap()).unwrap();
+    let manifest = table("Cargo.toml");
+    for lock in ["Cargo.lock", "bench-wal/Cargo.lock", "fuzz/Cargo.lock"] {
+        let lines = table(lock)["package"].as_array().unwrap().clone();
+        let package = lines.iter().find(|package| package["name"].as_str() == Some("forebay")).unwrap();
+        // A name has its version behind it where there are several.
+        let known =
+            package["dependencies"].as_array().unwrap().iter().filter_map(|name| name.as_str()?.split(' ').next());
+        let known: Vec<_> = known.collect();
+        for name in manifest["dependencies"].as_table().unwrap().keys() {
+            assert!(known.contains(&name.as_str()), "{lock} is older than Cargo.toml: no {name}");
+        }
+    }
+}

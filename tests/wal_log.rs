@@ -226,6 +226,33 @@ fn delivered_segments_are_recycled() {
     assert!(!inspect(&Disk, dir.path()).unwrap().is_damaged());
 }
 
+/// Large groups go past the page cache, small ones do not, and both overwrite what the other left there.
+#[test]
+fn groups_of_every_size_are_read_back_from_segments_that_are_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.segment_bytes = 4 << 20;
+    options.feed_bytes = 1;
+    let opened = start(&real(), options);
+    let (log, mut feed) = (opened.log, opened.feed);
+    log.append_synced(vec![owned(P)]).unwrap();
+    let sizes = [1 << 20, 3000, 524_288, 70_000, 3 << 20, 600_001, 100].into_iter().cycle();
+    for (at, bytes) in sizes.take(70).enumerate() {
+        let at = at as i64;
+        let appended = [block(P, 2 * at, bytes), block(P, 2 * at + 1, bytes / 3)];
+        log.append_synced(appended.to_vec()).unwrap();
+        for entry in appended {
+            let Entry::Block(expected) = entry else { unreachable!() };
+            let (_, found) = next_block(&mut feed);
+            assert!(found.payload == expected.payload, "block {}", expected.header.first);
+        }
+        log.append_synced(vec![delivered(P, 2 * at + 2)]).unwrap();
+    }
+    wait_until("old segments are gone", || log.status().segments <= 3);
+    log.close().unwrap();
+    assert!(!inspect(&Disk, dir.path()).unwrap().is_damaged());
+}
+
 #[test]
 fn at_the_quota_blocks_wait_receipts_pass_and_it_goes_on_by_itself() {
     let dir = tempfile::tempdir().unwrap();

@@ -116,6 +116,11 @@ impl File for CheckedFile {
         self.inner.write_at(position, slices)
     }
 
+    fn write_pages_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
+        self.refuse("write")?;
+        self.inner.write_pages_at(position, slices)
+    }
+
     fn write_once_at(&self, position: u64, bytes: &[u8]) -> Result<(), IoError> {
         self.refuse("write")?;
         self.inner.write_once_at(position, bytes)

@@ -3,6 +3,7 @@
 //! Promises: writes are complete or an error; `sync_data` is one `fdatasync`, `sync_dir` one `fsync` of the directory.
 //! Never: it does not retry a sync, whatever the errno, and does not follow an error with a second attempt.
 
+use super::direct::Direct;
 use super::{File, IoError, Storage};
 use rustix::fs::{self, FlockOperation};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -111,7 +112,7 @@ fn or_here(dir: &Path) -> &Path {
 
 fn open(path: &Path, options: &OpenOptions, operation: &'static str) -> Result<Arc<dyn File>, IoError> {
     let file = options.open(path).map_err(|e| IoError::new(operation, path, e))?;
-    Ok(Arc::new(DiskFile { file, path: path.to_path_buf() }))
+    Ok(Arc::new(DiskFile { file, path: path.to_path_buf(), direct: Direct::default() }))
 }
 
 /// One open file.
@@ -120,26 +121,36 @@ struct DiskFile {
     file: std::fs::File,
     /// As opened; a later rename does not change it. Only for messages.
     path: PathBuf,
+    direct: Direct,
 }
 
 impl DiskFile {
-    /// Everything, or where it ended and why.
-    fn write(&self, mut position: u64, slices: &[IoSlice<'_>], flags: ReadWriteFlags) -> Result<(), (u64, io::Error)> {
-        let mut slices: Vec<IoSlice<'_>> = slices.iter().filter(|s| !s.is_empty()).copied().collect();
-        let mut rest = slices.as_mut_slice();
-        while !rest.is_empty() {
-            match rustix::io::pwritev2(&self.file, &rest[..rest.len().min(MAX_SLICES)], position, flags) {
-                Ok(0) => return Err((position, ErrorKind::WriteZero.into())),
-                Ok(written) => {
-                    IoSlice::advance_slices(&mut rest, written);
-                    position += written as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(e) => return Err((position, e.into())),
-            }
-        }
-        Ok(())
+    fn write(&self, position: u64, slices: &[IoSlice<'_>], flags: ReadWriteFlags) -> Result<(), (u64, io::Error)> {
+        write_all(&self.file, position, slices, flags)
     }
+}
+
+/// Everything, or where it ended and why.
+pub(super) fn write_all(
+    file: &std::fs::File,
+    mut position: u64,
+    slices: &[IoSlice<'_>],
+    flags: ReadWriteFlags,
+) -> Result<(), (u64, io::Error)> {
+    let mut slices: Vec<IoSlice<'_>> = slices.iter().filter(|s| !s.is_empty()).copied().collect();
+    let mut rest = slices.as_mut_slice();
+    while !rest.is_empty() {
+        match rustix::io::pwritev2(file, &rest[..rest.len().min(MAX_SLICES)], position, flags) {
+            Ok(0) => return Err((position, ErrorKind::WriteZero.into())),
+            Ok(written) => {
+                IoSlice::advance_slices(&mut rest, written);
+                position += written as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(e) => return Err((position, e.into())),
+        }
+    }
+    Ok(())
 }
 
 /// True if kernel or file system do not know a flag.
@@ -150,6 +161,14 @@ fn is_unknown(error: &io::Error) -> bool {
 impl File for DiskFile {
     fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
         self.write(position, slices, ReadWriteFlags::empty()).map_err(|(at, e)| IoError::at("write", &self.path, at, e))
+    }
+
+    fn write_pages_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
+        match self.direct.write(&self.file, position, slices) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.write_at(position, slices),
+            Err((at, e)) => Err(IoError::at("write", &self.path, at, e)),
+        }
     }
 
     fn write_once_at(&self, position: u64, bytes: &[u8]) -> Result<(), IoError> {

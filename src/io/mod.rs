@@ -4,6 +4,7 @@
 //! Promises: nothing is durable until `sync_data` (contents) or `sync_dir` (names) returned `Ok`; nothing is retried.
 
 pub mod checked;
+mod direct;
 pub mod disk;
 pub mod fault;
 pub mod hook;
@@ -81,6 +82,12 @@ pub trait Storage: Send + Sync + Debug {
 pub trait File: Send + Sync + Debug {
     /// Writes all slices, one after the other, from `position` on. On an error any part may have been written.
     fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError>;
+    /// [`File::write_at`] of whole pages that are synced right behind it: a large one may go past the page cache, into space
+    /// that was written before. Promises no more than `write_at`. One at a time and thread, and nothing else may write to
+    /// these pages meanwhile.
+    fn write_pages_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
+        self.write_at(position, slices)
+    }
     /// [`File::write_at`] of bytes that will be synced soon and hardly be read again: they begin to go to the disk at once
     /// and need not stay in memory. Promises no more than `write_at`.
     fn write_once_at(&self, position: u64, bytes: &[u8]) -> Result<(), IoError> {

@@ -340,12 +340,15 @@ impl Writer {
     /// One positional vectored write and one sync.
     fn write(&self, position: u64, entries: &[Entry]) -> Result<(), IoError> {
         let (active, metrics) = (&self.parts.active, &self.parts.metrics);
-        active.file.write_at(position, &self.group.slices(entries))?;
+        let slices = self.group.slices(entries);
         if self.parts.durability == Durability::Fsync {
+            active.file.write_pages_at(position, &slices)?;
             let begun = Instant::now();
             active.file.sync_data()?;
             metrics.wal_fsync_seconds.observe(begun.elapsed());
             metrics.wal_fsyncs.inc();
+        } else {
+            active.file.write_at(position, &slices)?;
         }
         metrics.wal_groups.inc();
         metrics.wal_bytes_appended.inc_by(self.group.end() - position);
