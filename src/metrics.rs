@@ -161,7 +161,7 @@ impl Metrics {
             wal_fsyncs: names.counter("wal_fsyncs", "Syncs of the log"),
             wal_failed_syncs: names
                 .counter("wal_failed_syncs", "Writes and syncs of the log that failed: it went on in another segment"),
-            wal_fsync_seconds: names.latencies("wal_fsync", "Duration of a sync of the log"),
+            wal_fsync_seconds: names.latencies("wal_fsync", "Duration of a write to the log with its sync"),
             wal_segments: names.gauge("wal_segments", "Segments of the log"),
             wal_bytes: names.gauge("wal_bytes", "Bytes the log occupies"),
             wal_full: names.gauge("wal_full", "1 while disk or quota is full"),

@@ -226,6 +226,24 @@ fn delivered_segments_are_recycled() {
     assert!(!inspect(&Disk, dir.path()).unwrap().is_damaged());
 }
 
+/// Many systems let a process have 1024 files open, unless it asks for more.
+#[test]
+fn a_log_of_more_segments_than_files_may_be_open_is_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = start(&real(), options(dir.path())).log;
+    log.append_synced(vec![owned(P)]).unwrap();
+    log.append_synced((0..300).map(|first| block(P, first, 20_000)).collect()).unwrap();
+    log.close().unwrap();
+    let segments = inspect(&Disk, dir.path()).unwrap().segments.len();
+    assert!(segments > 100, "{segments}");
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -S -n 40; exec \"$0\" wal check \"$1\"", env!("CARGO_BIN_EXE_forebay")])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Large groups go past the page cache, small ones do not, and both overwrite what the other left there.
 #[test]
 fn groups_of_every_size_are_read_back_from_segments_that_are_used_again() {

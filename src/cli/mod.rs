@@ -24,6 +24,7 @@ mod wal;
 use args::{Arguments, Command};
 use clap::Parser;
 use exit::Failure;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Runs the command that the process was started with; returns the exit code.
 pub fn main() -> i32 {
@@ -35,6 +36,7 @@ pub fn main() -> i32 {
             return error.exit_code();
         }
     };
+    raise_open_files();
     match dispatch(arguments) {
         Ok(code) => code,
         Err(failure) if failure.is_broken_pipe() => exit::OK,
@@ -43,6 +45,13 @@ pub fn main() -> i32 {
             failure.code
         }
     }
+}
+
+/// A long log is looked at with all its segments open, where many systems allow 1024 files unless they are asked for more.
+/// A refusal changes nothing.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 fn dispatch(arguments: Arguments) -> Result<i32, Failure> {

@@ -19,7 +19,7 @@ impl Default for Config {
             memory: Memory { budget: 64 * MIB },
             wal: Wal {
                 dir: PathBuf::new(),
-                segment_bytes: 16 * MIB,
+                segment_bytes: 32 * MIB,
                 segment_age: Duration::from_secs(600),
                 max_bytes: None,
                 durability: Durability::Fsync,

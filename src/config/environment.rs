@@ -6,7 +6,7 @@
 pub const PREFIX: &str = "FOREBAY_";
 
 /// With the prefix: what `io::hook`, the project's tests and its scripts read. Their child processes inherit them.
-const OTHERS: [&str; 23] = [
+const OTHERS: [&str; 24] = [
     "BINARY",
     "BROKER_HEAP",
     "DAMAGED",
@@ -18,6 +18,7 @@ const OTHERS: [&str; 23] = [
     "MUSEUM_LIMIT",
     "MUSEUM_TARGET",
     "PERCENT",
+    "QUOTA_MIB",
     "RATE",
     "REAL_FAULTS",
     "REMOVE",

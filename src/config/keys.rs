@@ -286,7 +286,7 @@ pub const KEYS: &[Key] = &[
     key(
         "wal.segment_bytes",
         Kind::Bytes(64 * KIB, 4 * GIB, |c| &mut c.wal.segment_bytes),
-        "A segment rolls at this size. Space is given back in whole segments; five are prepared at first. Each begins with the state of all partitions: choose more with many thousands of them.",
+        "A segment rolls at this size. Space is given back in whole segments; five are prepared at first. Each begins with the state of all partitions: choose more with over 5,000 of them.",
     ),
     key(
         "wal.segment_age",

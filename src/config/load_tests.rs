@@ -152,7 +152,7 @@ fn a_wrong_value_or_a_contradiction_is_named() {
         ("stop.deadline=2days", "stop.deadline is 2days, must be from 0s to 1h (--set)"),
         ("kafka.segment_bytes=1GiB", "kafka.segment_bytes is not a setting; did you mean wal.segment_bytes? (--set)"),
         ("wal.durability=none", "wal.durability is \"none\", must be one of fsync, os, memory (--set)"),
-        ("wal.max_bytes=100MiB", "wal.max_bytes is 100MiB, less than eight times wal.segment_bytes, 16MiB (--set)"),
+        ("wal.max_bytes=100MiB", "wal.max_bytes is 100MiB, less than eight times wal.segment_bytes, 32MiB (--set)"),
         ("sink.batch_bytes=33MiB", "sink.batch_bytes is 33MiB, more than half of memory.budget, 64MiB (--set)"),
         ("kafka.handover=return", "kafka.handover can't be return: that is not available yet; use keep (--set)"),
         (

@@ -171,6 +171,7 @@ mod tests {
         assert!(a.sync_data().is_err());
         assert!(a.write_at(0, &[IoSlice::new(b"x")]).is_err());
         assert!(a.write_once_at(0, b"x").is_err());
+        assert!(a.write_pages_at(0, &[IoSlice::new(b"x")]).is_err());
         assert!(a.set_len(9).is_err());
         b.write_at(0, &[IoSlice::new(b"x")]).unwrap();
         b.sync_data().unwrap();

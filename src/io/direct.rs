@@ -7,9 +7,9 @@
 //! still needed. Where the kernel, the file system or the disk refuses, nothing was written, and the caller writes as usual.
 //! Never: bytes are written twice, or from a buffer that changes meanwhile.
 
-use super::disk::write_all;
+use super::disk::{is_unknown, write_all};
 use rustix::fs::OFlags;
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::ReadWriteFlags;
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
@@ -18,7 +18,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Positions and lengths are multiples of this: no disk that is known has larger blocks.
+/// Positions and lengths are multiples of this. A disk with larger blocks refuses, and is written to as usual.
 pub const PAGE: usize = 4096;
 /// A shorter write is as fast through the page cache: its sync writes it, where this waits for the disk twice.
 const LEAST: usize = 512 << 10;
@@ -50,12 +50,20 @@ impl Direct {
         }
         match BUFFER.with_borrow_mut(|buffer| write_staged(handle, buffer, position, slices)) {
             Ok(()) => Ok(true),
-            Err((at, error)) if at == position && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+            Err((at, error)) if at == position && is_unknown(&error) => {
                 self.is_refused.store(true, Ordering::Relaxed);
                 Ok(false)
             }
             Err(failed) => Err(failed),
         }
+    }
+}
+
+#[cfg(test)]
+impl Direct {
+    /// One that writes to this file, whatever is asked for.
+    pub fn with(handle: File) -> Self {
+        Self { handle: OnceLock::from(Some(handle)), is_refused: AtomicBool::new(false) }
     }
 }
 
@@ -100,6 +108,7 @@ fn write_staged(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::io::Errno;
     use std::os::unix::fs::FileExt;
     use std::path::Path;
 
@@ -161,16 +170,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let file = file(&path);
-        let with = |handle: File| Direct { handle: OnceLock::from(Some(handle)), is_refused: AtomicBool::new(false) };
         let bytes = noise(1, LEAST);
         let write = |direct: &Direct| direct.write(&file, 4096, &[IoSlice::new(&bytes)]);
         // It takes nothing but a number, and says EINVAL to everything else.
-        let refusing = with(OpenOptions::new().write(true).open("/proc/self/coredump_filter").unwrap());
+        let refusing = Direct::with(OpenOptions::new().write(true).open("/proc/self/coredump_filter").unwrap());
         for _ in 0..2 {
             assert!(!write(&refusing).unwrap());
             assert!(refusing.is_refused.load(Ordering::Relaxed));
         }
-        let (at, error) = write(&with(File::open(&path).unwrap())).unwrap_err();
+        let (at, error) = write(&Direct::with(File::open(&path).unwrap())).unwrap_err();
         assert_eq!((at, error.raw_os_error()), (4096, Some(Errno::BADF.raw_os_error())), "not open for writing");
     }
 }

@@ -154,7 +154,7 @@ pub(super) fn write_all(
 }
 
 /// True if kernel or file system do not know a flag.
-fn is_unknown(error: &io::Error) -> bool {
+pub(super) fn is_unknown(error: &io::Error) -> bool {
     [Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS].iter().any(|e| Some(e.raw_os_error()) == error.raw_os_error())
 }
 
@@ -263,6 +263,21 @@ mod tests {
             let error = reader.write_once_at(0, &bytes).unwrap_err();
             assert!(error.to_string().contains("write"), "not open for writing: {error}");
         }
+    }
+
+    #[test]
+    fn a_large_write_that_fails_is_not_tried_in_another_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = std::fs::File::create_new(&path).unwrap();
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let file = DiskFile { file, path, direct: Direct::with(full) };
+        let bytes = vec![1; 1 << 20];
+        let error = file.write_pages_at(8192, &[IoSlice::new(&bytes)]).unwrap_err();
+        assert!(error.is_full() && error.position == Some(8192), "{error}");
+        assert_eq!((error.operation, file.len().unwrap()), ("write", 0));
+        file.write_pages_at(0, &[IoSlice::new(&bytes[..4096])]).unwrap();
+        assert_eq!(file.len().unwrap(), 4096, "a small one goes the usual way");
     }
 
     #[test]

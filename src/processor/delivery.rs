@@ -36,7 +36,7 @@ const WAITING_BLOCKS_MAX: usize = 10_000;
 /// No block got past its fence for so long: what is in doubt stays so for a while.
 const STUCK: Duration = Duration::from_millis(250);
 /// More segments than these are worth finishing outputs for…
-const SEGMENTS_MANY: usize = 16;
+const SEGMENTS_MANY: usize = 32;
 /// …this often.
 const FREE_APART: Duration = Duration::from_secs(2);
 /// How often the sink may finish outputs by age.

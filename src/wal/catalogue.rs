@@ -5,7 +5,7 @@ use super::segment::{Active, wal_name};
 use crate::record::Lsn;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A place in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +34,7 @@ pub struct Listed {
     /// Bytes of the file.
     pub len: u64,
     /// Its blocks, summed up; empty for the active segment.
-    pub runs: Runs,
+    pub runs: Arc<Runs>,
     /// A successor follows: `end` does not move any more.
     pub sealed: bool,
     /// Its frames were written by this process, or looked at when the log was opened.
@@ -51,7 +51,7 @@ impl Listed {
             start: active.frames_start,
             end: active.position,
             len: active.capacity,
-            runs: Runs::default(),
+            runs: Arc::default(),
             sealed: false,
             verified: true,
         }
@@ -99,10 +99,10 @@ impl Catalogue {
     }
 
     /// A successor follows.
-    pub fn seal(&self, number: u64, end: u64, runs: &Runs) {
+    pub fn seal(&self, number: u64, end: u64, runs: &Arc<Runs>) {
         if let Some(segment) = self.lock().get_mut(&number) {
             (segment.end, segment.sealed) = (end, true);
-            segment.runs = runs.clone();
+            segment.runs = Arc::clone(runs);
         }
     }
 

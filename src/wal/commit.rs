@@ -207,6 +207,7 @@ impl Worker {
             return Ok(self.answer(0));
         }
         let Self { writer, batch, queue, shared, .. } = self;
+        writer.will_be_read_back(shared.handover.pinned() != u64::MAX);
         let count =
             writer.append_telling(batch, &mut |writer, count| publish(writer, &batch[..count], queue, shared))?;
         self.last_group = Instant::now();

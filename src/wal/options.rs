@@ -22,7 +22,7 @@ pub type OnDurable = Arc<dyn Fn() + Send + Sync>;
 pub struct Options {
     /// The directory; made if it is missing. Nothing else may be in it.
     pub dir: PathBuf,
-    /// Size of a segment. Default 16 MiB, at least 64 KiB. Smaller: more files and syncs; larger: retired later, and more to
+    /// Size of a segment. Default 32 MiB, at least 64 KiB. Smaller: more files and syncs; larger: retired later, and more to
     /// prepare before the first block.
     pub segment_bytes: u64,
     /// A segment with a block in it is followed by the next one after this time. Default one hour.
@@ -53,7 +53,7 @@ impl Options {
     pub fn new(dir: impl Into<PathBuf>, metrics: Arc<Metrics>) -> Self {
         Self {
             dir: dir.into(),
-            segment_bytes: 16 << 20,
+            segment_bytes: 32 << 20,
             segment_age: Duration::from_secs(3600),
             max_bytes: None,
             group_bytes: 8 << 20,

@@ -7,6 +7,7 @@ use super::format::frame::FrameHeader;
 use super::format::state::{State, TenureRange};
 use crate::record::{Lsn, Partition};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Offsets of one tenure that lie in a segment without a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct Sealed {
     /// LSN of its first frame.
     pub first_lsn: Lsn,
     /// Its blocks, summed up.
-    pub runs: Runs,
+    pub runs: Arc<Runs>,
 }
 
 impl Runs {

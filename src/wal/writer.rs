@@ -67,6 +67,7 @@ pub struct Writer {
     is_poisoned: bool,
     /// Writes and syncs that failed since the last group became durable.
     failures: u32,
+    is_read_back: bool,
 }
 
 impl Writer {
@@ -79,7 +80,13 @@ impl Writer {
             is_idle: true,
             is_poisoned: false,
             failures: 0,
+            is_read_back: false,
         }
+    }
+
+    /// Whether what is written next will soon be read again: it should then be in the page cache.
+    pub fn will_be_read_back(&mut self, is_read_back: bool) {
+        self.is_read_back = is_read_back;
     }
 
     /// The fold of everything durable.
@@ -337,13 +344,17 @@ impl Writer {
         Ok(())
     }
 
-    /// One positional vectored write and one sync.
+    /// One positional vectored write, in pieces if it goes past the page cache, and one sync.
     fn write(&self, position: u64, entries: &[Entry]) -> Result<(), IoError> {
         let (active, metrics) = (&self.parts.active, &self.parts.metrics);
         let slices = self.group.slices(entries);
         if self.parts.durability == Durability::Fsync {
-            active.file.write_pages_at(position, &slices)?;
             let begun = Instant::now();
+            if self.is_read_back {
+                active.file.write_at(position, &slices)?;
+            } else {
+                active.file.write_pages_at(position, &slices)?;
+            }
             active.file.sync_data()?;
             metrics.wal_fsync_seconds.observe(begun.elapsed());
             metrics.wal_fsyncs.inc();

@@ -16,7 +16,6 @@ use forebay::wal::format::FRAMES_START;
 use forebay::wal::format::frame::{FRAME_HEADER, Kind};
 use forebay::wal::inspect::{Dumped, SegmentSummary, dump, inspect};
 use forebay::wal::recovery::recover;
-use forebay::wal::retention::Runs;
 use forebay::wal::{CorruptBlock, Feed, FeedItem, Options, State};
 use memory::Memory;
 use std::collections::{BTreeMap, HashMap};
@@ -129,7 +128,7 @@ fn segments(sim: &Sim) -> Vec<Segment> {
             start,
             end: summary.end,
             len: summary.bytes,
-            runs: Runs::default(),
+            runs: std::sync::Arc::default(),
             sealed: summary.sealed,
             verified: true,
         };

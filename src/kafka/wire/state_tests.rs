@@ -171,6 +171,20 @@ fn no_more_is_asked_for_than_may_wait_and_everyone_comes_first_in_turn() {
         assert_eq!((asked(&request), request.wait_max), (vec![(0, 20_010), (2, 20_010)], Some(wait)));
         apply_all(&mut state, &request, vec![(0, answer(Vec::new(), 20_010)), (2, answer(Vec::new(), 20_010))]);
     }
+    state.turn.clear();
+    let request = plan(&mut state).unwrap();
+    apply_all(&mut state, &request, vec![(0, answer(large(20_010), 1 << 40)), (2, answer(Vec::new(), 20_010))]);
+    let request = plan(&mut state).unwrap();
+    assert_eq!((asked(&request), request.wait_max), (vec![(2, 20_010)], Some(HURRY_MAX)));
+    apply(&mut state, &request, 2, answer(Vec::new(), 20_010));
+    while let Some(part) = state.take(Some(&named(0))) {
+        state.done(&part, true);
+    }
+    let request = plan(&mut state).unwrap();
+    let wait = Some(HURRY + HURRY_EACH * 2);
+    assert_eq!((asked(&request).len(), request.wait_max), (2, wait), "one of them is taken from");
+    let at_end = asked(&request).into_iter().map(|(partition, next)| (partition, answer(Vec::new(), next)));
+    apply_all(&mut state, &request, at_end.collect());
     taken(&mut state);
     let request = plan(&mut state).unwrap();
     assert_eq!((asked(&request).len(), request.wait_max), (3, None), "until there is room");

@@ -13,7 +13,7 @@ use crate::wal::format::frame::FRAME_HEADER;
 use crate::wal::format::{PAGE, page_up};
 use crate::wal::options::{Entropy, Options, SPARES};
 use crate::wal::rack::Rack;
-use crate::wal::retention::Sealed;
+use crate::wal::retention::{Runs, Sealed};
 use crate::wal::scan::segment::SegmentScan;
 use crate::wal::scan::survey::Survey;
 use crate::wal::segment::{self, Active, Birth, Copied, torn_name, wal_name};
@@ -73,13 +73,14 @@ fn parts(
 ) -> Parts {
     let (rack, active) = made;
     segments.retain(|s| s.number < plan.number);
-    let mut listing: Vec<Listed> = segments.iter().map(|s| sealed_entry(s, &plan)).collect();
+    let runs: Vec<Arc<Runs>> = segments.iter_mut().map(|s| Arc::new(std::mem::take(&mut s.runs))).collect();
+    let mut listing: Vec<Listed> = segments.iter().zip(&runs).map(|(s, runs)| sealed_entry(s, &plan, runs)).collect();
     listing.push(Listed::of(&active));
-    let sealed = segments.into_iter().map(|s| Sealed {
+    let sealed = segments.into_iter().zip(runs).map(|(s, runs)| Sealed {
         number: s.number,
         len: s.len,
         first_lsn: s.header.first_lsn,
-        runs: s.runs,
+        runs,
     });
     let sealed: std::collections::VecDeque<Sealed> = sealed.collect();
     options.metrics.wal_segments.set(sealed.len() as i64 + 1);
@@ -99,7 +100,7 @@ fn parts(
     }
 }
 
-fn sealed_entry(scan: &SegmentScan, plan: &Plan) -> Listed {
+fn sealed_entry(scan: &SegmentScan, plan: &Plan, runs: &Arc<Runs>) -> Listed {
     let is_before = scan.number == plan.predecessor.number;
     Listed {
         number: scan.number,
@@ -108,7 +109,7 @@ fn sealed_entry(scan: &SegmentScan, plan: &Plan) -> Listed {
         start: scan.frames_start,
         end: if is_before { plan.predecessor.end_position } else { scan.end },
         len: scan.len,
-        runs: scan.runs.clone(),
+        runs: Arc::clone(runs),
         sealed: true,
         verified: scan.verified,
     }

@@ -8,6 +8,7 @@ use crate::wal::format::footer;
 use crate::wal::format::header::Predecessor;
 use crate::wal::retention::Sealed;
 use crate::wal::segment::{self, Active, Birth};
+use std::sync::Arc;
 
 const WRITE: &str = "write";
 
@@ -116,13 +117,9 @@ impl Writer {
         let parts = &mut self.parts;
         parts.catalogue.put(Listed::of(&active));
         let old = std::mem::replace(&mut parts.active, active);
-        parts.catalogue.seal(old.number, old.position, &old.runs);
-        parts.sealed.push_back(Sealed {
-            number: old.number,
-            len: old.capacity,
-            first_lsn: old.first_lsn,
-            runs: old.runs,
-        });
+        let runs = Arc::new(old.runs);
+        parts.catalogue.seal(old.number, old.position, &runs);
+        parts.sealed.push_back(Sealed { number: old.number, len: old.capacity, first_lsn: old.first_lsn, runs });
         parts.metrics.wal_segments.set(parts.sealed.len() as i64 + 1);
         parts.metrics.wal_bytes.set(parts.rack.used() as i64);
         self.is_idle = true;

@@ -112,8 +112,12 @@ impl LeftOut {
     /// from request to request.
     fn wait(&self, in_a_row: &mut u32, now: Instant) -> Option<Duration> {
         let least = HURRY + HURRY_EACH * self.asked;
+        let is_taken_slowly = self.has_enough && !self.goes_on;
+        if !is_taken_slowly {
+            *in_a_row = 0;
+        }
         let for_room = self.has_enough.then(|| (HURRY * (1 << *in_a_row)).min(HURRY_MAX).max(least));
-        *in_a_row = if self.has_enough && !self.goes_on { (*in_a_row + 1).min(8) } else { 0 };
+        *in_a_row = (*in_a_row + u32::from(is_taken_slowly)).min(8);
         let for_time = self.first.map(|first| first.saturating_duration_since(now).max(least));
         for_room.into_iter().chain(for_time).min()
     }
