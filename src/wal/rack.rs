@@ -19,7 +19,7 @@ const RESERVE_MAX: u64 = 4 << 20;
 const RESERVE_PART: u64 = 64;
 
 /// So many spares are kept of what is retired: a burst retires several segments at once.
-const SPARES_KEPT: usize = 16;
+const SPARES_KEPT: usize = 8;
 /// How long one missing spare is waited for.
 const RETIRES_WITHIN: Duration = Duration::from_millis(500);
 
