@@ -28,6 +28,7 @@ const LATER: Duration = Duration::from_secs(1);
 const UNKNOWN_MAX: u32 = 5;
 /// Answers in a row with an older leader epoch before it is believed: a cluster that was restored begins anew.
 const STALE_MAX: u32 = 50;
+
 #[derive(Debug)]
 struct Lane {
     named: Arc<Named>,
@@ -48,8 +49,6 @@ struct Lane {
     end_told: Option<i64>,
     held: usize,
     again: Option<Instant>,
-    /// It got nothing though there was something: a batch that is large comes only if it comes first.
-    hungry: bool,
     /// It was left out of the last request, since it had enough.
     had_enough: bool,
     unknown: u32,
@@ -126,7 +125,6 @@ impl State {
             end_told: None,
             held: 0,
             again: None,
-            hungry: false,
             had_enough: false,
             unknown: 0,
             stale: 0,
@@ -220,11 +218,13 @@ impl State {
 
     /// Takes in what a request brought.
     pub fn apply(&mut self, number: u64, outcomes: Vec<(Arc<Named>, Outcome)>, now: Instant) {
+        let has_bytes = |outcome: &Outcome| matches!(outcome, Outcome::Took { bytes, .. } if !bytes.is_empty());
+        let brought = outcomes.iter().any(|(_, outcome)| has_bytes(outcome));
         for (named, outcome) in outcomes {
             let Some(lane) = self.lanes.get_mut(&*named).filter(|lane| lane.asked == Some(number)) else { continue };
             lane.asked = None;
             match outcome {
-                Outcome::Took { walked, bytes, ends } => self.took(&named, walked, bytes, ends, now),
+                Outcome::Took { walked, bytes, ends } => self.took(&named, walked, bytes, ends, (brought, now)),
                 Outcome::Diverged { end } => {
                     lane.stopped = true;
                     self.queue.push_back(Part { named, what: What::Truncated { end } });
@@ -236,11 +236,12 @@ impl State {
         self.failed_request(number, Duration::ZERO, now);
     }
 
-    fn took(&mut self, named: &Named, walked: Walked, bytes: Bytes, ends: Ends, now: Instant) {
+    /// `brought`: the answer had something for some partition.
+    fn took(&mut self, named: &Named, walked: Walked, bytes: Bytes, ends: Ends, (brought, now): (bool, Instant)) {
         let is_empty = bytes.is_empty();
         let Some(lane) = self.lanes.get_mut(named) else { return };
         let from = lane.next;
-        (lane.again, lane.hungry) = (None, false);
+        lane.again = None;
         (lane.next, lane.epoch, lane.ends) = (walked.next, walked.epoch, Some(ends));
         (lane.unknown, lane.said) = (0, 0);
         let named = Arc::clone(&lane.named);
@@ -252,10 +253,10 @@ impl State {
             self.queue.push_back(part);
         }
         if walked.next == from && is_empty && lane.next != ends.end {
-            // Its end is not known yet, or something is in the way; the broker does not wait with such an answer. Behind
-            // the position there was something to read a moment later.
-            lane.again = Some(now + if ends.end < lane.next { SOON } else { AT_ONCE });
-            lane.hungry = ends.end > lane.next;
+            // Its end is not known yet, or something is in the way; the broker does not wait with such an answer. Where the
+            // answer was full, it is only not its turn yet: a large batch comes only to who comes first.
+            let is_unknown = ends.end < lane.next;
+            lane.again = if is_unknown { Some(now + SOON) } else { (!brought).then(|| now + AT_ONCE) };
         }
         match walked.broken {
             None if lane.next == ends.end && lane.end_told != Some(lane.next) => {

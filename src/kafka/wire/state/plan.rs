@@ -57,10 +57,7 @@ impl State {
                 push(&mut request, named, lane);
             }
         };
-        // Who is asked for first gets most, and a whole batch in any case.
-        if let Some((named, lane)) = self.lanes.iter_mut().find(|(_, lane)| lane.hungry && fate(lane) == Fate::Asked) {
-            take(named, lane);
-        }
+        // Who is asked for first gets most, and a whole batch in any case: everybody in turn.
         match self.turn.get(&broker) {
             None => self.lanes.iter_mut().for_each(|(named, lane)| take(named, lane)),
             Some(turn) => {
