@@ -16,6 +16,8 @@ use forebay::config::load::{Sources, load};
 use forebay::io::Storage;
 use forebay::io::sim::Sim;
 use forebay::kafka::tenure::{Acked, Committed, Metadata};
+use forebay::kafka::wire::batches::{HEADER, walk};
+use forebay::kafka::wire::unpack::unpack;
 use forebay::record::Partition;
 use forebay::record::batch;
 use forebay::wal::Entry;
@@ -131,6 +133,36 @@ pub fn batch_records(data: &[u8]) {
     let _ = batch::payload_crc(data);
 }
 
+/// What a broker answers, as it is, and again with the checksums of all batches made right.
+pub fn wire_batches(data: &[u8]) {
+    let take = |data: &[u8]| {
+        let walked = walk(&Bytes::copy_from_slice(data), 0, -1, Vec::new());
+        let mut before = 0;
+        for batch in &walked.batches {
+            assert!(before + HEADER <= batch.from && batch.from <= batch.to && batch.to <= data.len());
+            assert!(batch.base <= batch.last && batch.last < walked.next);
+            before = batch.to;
+        }
+    };
+    take(data);
+    let (mut bytes, mut at) = (data.to_vec(), 0);
+    while let Some(whole) = bytes.get_mut(at..).filter(|rest| rest.len() > HEADER) {
+        let end = 12 + u32::from_be_bytes(*whole[8..].first_chunk().unwrap()) as usize;
+        let Some(batch) = whole.get_mut(..end).filter(|batch| batch.len() >= HEADER) else { break };
+        let crc = crc32c::crc32c(&batch[21..]);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        at += end;
+    }
+    take(&bytes);
+}
+
+/// The packed records of a batch; the first byte is the codec.
+pub fn wire_unpack(data: &[u8]) {
+    if let Some((codec, packed)) = data.split_first() {
+        let _ = unpack(*codec, packed, &mut Vec::new());
+    }
+}
+
 /// The words stored with a commit.
 pub fn commit_metadata(data: &[u8]) {
     let _ = Committed::read(Some(0), data);
@@ -203,7 +235,7 @@ pub fn config_load(data: &[u8]) {
 pub type Decoder = fn(&[u8]);
 
 /// All of them, by the name of their target.
-pub const ALL: [(&str, Decoder); 12] = [
+pub const ALL: [(&str, Decoder); 14] = [
     ("frame_decode", frame_decode),
     ("header_decode", header_decode),
     ("state_decode", state_decode),
@@ -211,6 +243,8 @@ pub const ALL: [(&str, Decoder); 12] = [
     ("footer_decode", footer_decode),
     ("repair_decode", repair_decode),
     ("batch_records", batch_records),
+    ("wire_batches", wire_batches),
+    ("wire_unpack", wire_unpack),
     ("commit_metadata", commit_metadata),
     ("segment_scan", segment_scan),
     ("config_load", config_load),

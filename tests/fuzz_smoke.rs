@@ -10,6 +10,7 @@ mod wal_format_golden_doc;
 use forebay::wal::format::FRAMES_START;
 use forebay::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind};
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const ROUNDS: usize = 4000;
@@ -74,10 +75,12 @@ fn example_frames(segment: &[u8]) -> Vec<(Kind, Vec<u8>, Vec<u8>)> {
     frames
 }
 
-/// Inputs that a target understands: from the example, and from `fuzz/seeds/TARGET`.
-fn good_inputs(target: &str) -> Vec<Vec<u8>> {
-    let segment = wal_format_golden_doc::golden_segment();
+/// What the example of the format's description gives a target; what is behind it in the segment is zeros.
+fn examples(target: &str) -> Vec<Vec<u8>> {
+    let mut segment = wal_format_golden_doc::golden_segment();
     let frames = example_frames(&segment);
+    let used = segment.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    segment.truncate(used.next_multiple_of(4096));
     let payloads = |wanted: Kind| frames.iter().filter(move |(kind, ..)| *kind == wanted).map(|(.., p)| p.clone());
     let entry = |(kind, _, payload): &(Kind, Vec<u8>, Vec<u8>)| [&[*kind as u8 - 1], &payload[..]].concat();
     let salt = u64::from_le_bytes(segment[40..48].try_into().unwrap());
@@ -89,7 +92,7 @@ fn good_inputs(target: &str) -> Vec<Vec<u8>> {
         let pad = vec![0; pad_of(payload.len() as u32) as usize];
         [&head[..], payload, &pad].concat()
     };
-    let mut inputs: Vec<Vec<u8>> = match target {
+    match target {
         "frame_decode" => frames.iter().map(|(_, header, _)| header.clone()).collect(),
         "header_decode" => vec![segment[..4096].to_vec()],
         "state_decode" => payloads(Kind::State).collect(),
@@ -97,11 +100,30 @@ fn good_inputs(target: &str) -> Vec<Vec<u8>> {
         "footer_decode" => payloads(Kind::Footer).collect(),
         "repair_decode" => frames.iter().filter(|(kind, ..)| *kind == Kind::Block).map(repair).collect(),
         "batch_records" => payloads(Kind::Block).collect(),
+        // A block's payload is a batch as Kafka has it.
+        "wire_batches" => vec![payloads(Kind::Block).collect::<Vec<_>>().concat()],
+        "wire_unpack" => (1..=4).map(|codec| packed(codec, b"what is said twice is said twice")).collect(),
         "segment_scan" => vec![segment],
         "log_life" => (0..4_u8).map(|life| (0..48).map(|i: u8| i.wrapping_mul(37 + 2 * life)).collect()).collect(),
         "sink_receipt" => (0..3_u8).map(sink_receipt).collect(),
         _ => Vec::new(),
-    };
+    }
+}
+
+fn packed(codec: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut packed = vec![codec];
+    match codec {
+        1 => flate2::write::GzEncoder::new(&mut packed, flate2::Compression::fast()).write_all(bytes).unwrap(),
+        2 => packed.extend(snap::raw::Encoder::new().compress_vec(bytes).unwrap()),
+        3 => lz4_flex::frame::FrameEncoder::new(&mut packed).auto_finish().write_all(bytes).unwrap(),
+        _ => packed.extend(zstd::stream::encode_all(bytes, 1).unwrap()),
+    }
+    packed
+}
+
+/// Inputs that a target understands, from `fuzz/seeds/TARGET`.
+fn good_inputs(target: &str) -> Vec<Vec<u8>> {
+    let mut inputs = Vec::new();
     if let Ok(files) = std::fs::read_dir(root("fuzz/seeds").join(target)) {
         let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
         paths.sort();
@@ -119,6 +141,26 @@ fn sink_receipt(state: u8) -> Vec<u8> {
     let tail = [&0_i64.to_le_bytes()[..], &0_u64.to_le_bytes(), &0_u32.to_le_bytes()].concat();
     let fixed = [&[files, 1, state][..], &(len as u64).to_le_bytes(), &crc.to_le_bytes(), &tail].concat();
     [&fixed[..], &(name.len() as u16).to_le_bytes(), name.as_bytes()].concat()
+}
+
+/// The fuzzer begins with them, and gets nowhere without: none of its bytes would be a frame. With `FOREBAY_WRITE_SEEDS`
+/// they are written.
+#[test]
+fn the_example_is_among_the_seeds() {
+    let writes = std::env::var_os("FOREBAY_WRITE_SEEDS").is_some();
+    for (target, _) in decoders::ALL {
+        let dir = root("fuzz/seeds").join(target);
+        for (at, example) in examples(target).iter().enumerate() {
+            let path = dir.join(format!("example-{at}"));
+            if writes {
+                std::fs::create_dir_all(&dir).unwrap();
+                std::fs::write(&path, example).unwrap();
+            }
+            let seed = std::fs::read(&path).unwrap_or_default();
+            assert!(seed == *example, "{} is out of date: write it with FOREBAY_WRITE_SEEDS=1", path.display());
+        }
+        assert!(!good_inputs(target).is_empty());
+    }
 }
 
 fn smoke(target: &str, rounds: usize) {
@@ -169,6 +211,8 @@ fn payloads_and_headers() {
         "footer_decode",
         "batch_records",
         "repair_decode",
+        "wire_batches",
+        "wire_unpack",
     ] {
         smoke(target, ROUNDS);
     }

@@ -6,7 +6,7 @@
 pub const PREFIX: &str = "FOREBAY_";
 
 /// With the prefix: what `io::hook`, the project's tests and its scripts read. Their child processes inherit them.
-const OTHERS: [&str; 24] = [
+const OTHERS: [&str; 25] = [
     "BINARY",
     "BROKER_HEAP",
     "DAMAGED",
@@ -31,6 +31,7 @@ const OTHERS: [&str; 24] = [
     "SWEEP_STATES",
     "TAILS",
     "TAIL_LIFE",
+    "WRITE_SEEDS",
 ];
 
 /// The dotted name of the setting that a variable stands for; `None` if it stands for none.

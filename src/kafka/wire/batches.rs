@@ -7,7 +7,7 @@ use bytes::Bytes;
 use std::collections::HashSet;
 
 /// Bytes before the first record of a batch.
-pub(super) const HEADER: usize = 61;
+pub const HEADER: usize = 61;
 /// What the length field of a batch does not count.
 const BEFORE_LENGTH: usize = 12;
 /// Where the bytes begin that the checksum covers.
@@ -17,36 +17,43 @@ const MAGIC_AT: usize = 16;
 
 /// One batch with records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Batch {
-    /// Where its records begin and end in the answer.
+pub struct Batch {
+    /// Where its records begin in the answer.
     pub from: usize,
+    /// Where they end.
     pub to: usize,
+    /// Its first offset.
     pub base: i64,
     /// The last offset of the batch, whether it has a record or not.
     pub last: i64,
+    /// The leader epoch it was written in.
     pub epoch: i32,
     /// Kafka's number of the codec, 0 for none.
     pub codec: u8,
+    /// What the timestamps of its records are counted from, in milliseconds.
     pub base_timestamp: i64,
     /// The broker's time of appending, which then holds for all records.
     pub appended: Option<i64>,
+    /// Records.
     pub count: u32,
 }
 
 /// What an answer holds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Walked {
+pub struct Walked {
+    /// The batches with records to take, in order.
     pub batches: Vec<Batch>,
     /// One past the last offset of the last whole batch.
     pub next: i64,
     /// The leader epoch of that batch.
     pub epoch: i32,
+    /// Why it ended early.
     pub broken: Option<Broken>,
 }
 
 /// Why a walk ended before the end of the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Broken {
+pub enum Broken {
     /// A batch that can't be trusted; it is the one that [`Walked::next`] lies in.
     Damaged(String),
     /// A format this does not read.
@@ -55,13 +62,15 @@ pub(super) enum Broken {
 
 /// A transaction that was aborted, and the first offset of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Aborted {
+pub struct Aborted {
+    /// Whose.
     pub producer: i64,
+    /// Its first offset.
     pub first: i64,
 }
 
 /// Walks what was fetched from `(next, epoch)` on. `aborted` is the broker's list; it need not be sorted.
-pub(super) fn walk(bytes: &Bytes, next: i64, epoch: i32, mut aborted: Vec<Aborted>) -> Walked {
+pub fn walk(bytes: &Bytes, next: i64, epoch: i32, mut aborted: Vec<Aborted>) -> Walked {
     aborted.sort_by_key(|transaction| std::cmp::Reverse(transaction.first));
     let mut walked = Walked { batches: Vec::new(), next, epoch, broken: None };
     let mut aborting: HashSet<i64> = HashSet::new();
@@ -108,7 +117,8 @@ fn check(whole: &[u8], before: i64) -> Result<(), Broken> {
         return Err(Broken::Damaged(text));
     }
     // The checksum does not cover what the broker writes: the first offset and the epoch.
-    if base <= before || delta < 0 || count < 0 || base.checked_add(i64::from(delta)).is_none() {
+    let is_beyond = base.checked_add(i64::from(delta)).is_none_or(|last| last == i64::MAX);
+    if base <= before || delta < 0 || count < 0 || is_beyond {
         let text = format!("batch at offset {base}, after {before}: {count} records over {delta} offsets");
         return Err(Broken::Damaged(text));
     }
@@ -160,7 +170,8 @@ fn i32_at(bytes: &[u8], at: usize) -> i32 {
 }
 
 #[cfg(test)]
-pub(super) mod testing {
+#[allow(missing_docs)]
+pub mod testing {
     use crate::record::batch::{BatchBuilder, RecordRef};
 
     /// A batch of records at these offsets, as a broker has it; the range is `[first, next)`.
@@ -270,7 +281,11 @@ mod tests {
         let back = [batch(5, 10, &[5]), batch(9, 12, &[10])].concat();
         let mut far = batch(5, 10, &[5]);
         far[..8].copy_from_slice(&i64::MAX.to_be_bytes());
-        for (name, bytes) in [("length", short), ("delta", sealed(backwards)), ("order", back), ("end", far)] {
+        let mut last = batch(5, 10, &[5]);
+        last[..8].copy_from_slice(&(i64::MAX - 4).to_be_bytes());
+        for (name, bytes) in
+            [("length", short), ("delta", sealed(backwards)), ("order", back), ("end", far), ("last", last)]
+        {
             assert!(matches!(broken(bytes), Some(Broken::Damaged(_))), "{name}");
         }
         let mut old = batch(5, 10, &[5]);

@@ -11,13 +11,13 @@
 //! met: [`Wire::gave_up`]. Never: it decides where a partition begins, or moves a position because of an error.
 
 mod answer;
-mod batches;
+pub mod batches;
 mod connection;
 mod eligible;
 mod fetcher;
 mod records;
 mod state;
-mod unpack;
+pub mod unpack;
 
 pub use records::{Part, Records, Unreadable, What, WireRecord};
 

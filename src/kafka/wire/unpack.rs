@@ -11,24 +11,34 @@ const LARGE: u64 = 16 << 20;
 /// How snappy's framing of Java clients begins, and the bytes before its first block.
 const XERIAL: &[u8] = b"\x82SNAPPY\0";
 const XERIAL_HEADER: usize = 16;
+/// No snappy block holds more than so many times its bytes: three of them copy at most 64.
+const SNAPPY_MOST: usize = 22;
 
 /// Why a batch could not be unpacked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UnpackError {
+pub enum UnpackError {
+    /// The codec refuses the bytes.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// Snappy refuses the bytes.
     #[error("{0}")]
     Snappy(#[from] snap::Error),
+    /// No block of so many bytes holds so many.
+    #[error("a block of {0} bytes says it holds {1}")]
+    Untrue(usize, usize),
+    /// The bytes end inside a framed block.
     #[error("the last block is cut")]
     Cut,
+    /// Kafka has no such codec.
     #[error("codec {0} is unknown")]
     Codec(u8),
+    /// More than the bound.
     #[error("it unpacks to more than {UNPACKED_MAX} bytes")]
     TooLarge,
 }
 
 /// Fills `out` (cleared first) with what `packed` holds. `codec` is Kafka's number: 1 gzip, 2 snappy, 3 lz4, 4 zstd.
-pub(super) fn unpack(codec: u8, packed: &[u8], out: &mut Vec<u8>) -> Result<(), UnpackError> {
+pub fn unpack(codec: u8, packed: &[u8], out: &mut Vec<u8>) -> Result<(), UnpackError> {
     out.clear();
     match codec {
         1 => read(|| Ok(flate2::read::MultiGzDecoder::new(packed)), out),
@@ -74,6 +84,9 @@ fn block(packed: &[u8], out: &mut Vec<u8>) -> Result<(), UnpackError> {
     let (from, more) = (out.len(), snap::raw::decompress_len(packed)?);
     if from.saturating_add(more) > UNPACKED_MAX {
         return Err(UnpackError::TooLarge);
+    }
+    if more > packed.len() * SNAPPY_MOST {
+        return Err(UnpackError::Untrue(packed.len(), more));
     }
     out.resize(from + more, 0);
     snap::raw::Decoder::new().decompress(packed, &mut out[from..])?;
@@ -149,5 +162,9 @@ mod tests {
         assert!(matches!(unpack(4, &bomb, &mut Vec::new()), Err(UnpackError::TooLarge)));
         let claim = [&[0xff, 0xff, 0xff, 0xff, 0x0f][..], &[0; 20]].concat();
         assert!(matches!(unpack(2, &claim, &mut Vec::new()), Err(UnpackError::TooLarge)));
+        let untrue = [&[0xff, 0xff, 0x3f][..], &[0; 20]].concat();
+        assert!(matches!(unpack(2, &untrue, &mut Vec::new()), Err(UnpackError::Untrue(23, 1_048_575))));
+        let tight = packed(2, &vec![0; 1 << 20]);
+        unpack(2, &tight, &mut Vec::new()).unwrap();
     }
 }
