@@ -2,10 +2,11 @@
 //!
 //! Promises: a copy is used only if it carries this log's stamp and equals what the log says. Whatever is wrong with
 //! it (missing, damaged, another log's, ahead or behind) it is rebuilt from the log, and why is told. Never: its
-//! failure stops nothing but itself; the log holds the same facts.
+//! failure, a panic of sled's included, stops nothing but itself; the log holds the same facts.
 
 use super::{Row, Table};
 use crate::record::{Lsn, Partition};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub enum Origin {
     Matched,
     /// The copy was made anew from the log.
     Rebuilt(String),
+    /// There is none, and none is kept.
+    Absent(String),
 }
 
 /// The copy could not be written or read.
@@ -45,52 +48,46 @@ pub enum StoreError {
 /// The open copy.
 #[derive(Debug)]
 pub struct Store {
-    db: sled::Db,
+    db: Option<sled::Db>,
 }
 
 impl Store {
     /// Opens the copy in `dir` and compares it with the log's rows. A copy that can't be opened is moved aside by
-    /// removing the directory: everything in it can be computed again. Blocking.
-    pub fn open(dir: &Path, log: &Table, stamp: Stamp) -> Result<(Self, Origin), StoreError> {
-        let (db, damage) = match open(dir) {
-            Ok(db) => (db, None),
-            Err(error) => {
+    /// removing the directory: everything in it can be computed again. Where none can be kept it is [`Origin::Absent`].
+    /// Blocking.
+    pub fn open(dir: &Path, log: &Table, stamp: Stamp) -> (Self, Origin) {
+        let kept = Self::keep(dir, log, stamp);
+        kept.unwrap_or_else(|error| (Self { db: None }, Origin::Absent(error.to_string())))
+    }
+
+    fn keep(dir: &Path, log: &Table, stamp: Stamp) -> Result<(Self, Origin), StoreError> {
+        let found = unless_it_panics(|| {
+            let db = open(dir).map_err(|error| format!("could not be opened: {error}"))?;
+            let mismatch = mismatch(&db, log, stamp).err();
+            Ok((db, mismatch))
+        });
+        let (db, mismatch) = match found {
+            Ok(found) => found,
+            Err(why) => {
                 std::fs::remove_dir_all(dir).map_err(sled::Error::from)?;
-                (open(dir)?, Some(format!("could not be opened: {error}")))
+                (open(dir)?, Some(why))
             }
         };
-        let store = Self { db };
-        let origin = match damage.or_else(|| store.mismatch(log, stamp).err()) {
+        let origin = match mismatch {
             None => Origin::Matched,
             Some(why) => {
-                store.db.clear()?;
+                db.clear()?;
                 Origin::Rebuilt(why)
             }
         };
+        let store = Self { db: Some(db) };
         store.save(log, stamp)?;
         Ok((store, origin))
     }
 
-    fn mismatch(&self, log: &Table, stamp: Stamp) -> Result<(), String> {
-        let found = self.db.get(STAMP).map_err(|error| error.to_string())?;
-        let found = found.ok_or("it is new")?;
-        if found.len() != 24 || found[..16] != stamp.wal_id.to_le_bytes() {
-            return Err("it belongs to another log".to_string());
-        }
-        let mut rows = Table::default();
-        for entry in self.db.iter() {
-            let (key, value) = entry.map_err(|error| error.to_string())?;
-            if key.as_ref() == STAMP {
-                continue;
-            }
-            let (partition, row) = decode(&key, &value).ok_or("a row is malformed")?;
-            rows.set(partition, row);
-        }
-        if rows == *log { Ok(()) } else { Err("it differs from the log".to_string()) }
-    }
-
     /// Writes all rows and the stamp in one batch. Returns before it is durable: sled syncs in the background.
     pub fn save(&self, table: &Table, stamp: Stamp) -> Result<(), StoreError> {
+        let Some(db) = &self.db else { return Ok(()) };
         let mut batch = sled::Batch::default();
         for (partition, row) in table.rows() {
             let mut value = [0; 20];
@@ -104,14 +101,39 @@ impl Store {
         value[..16].copy_from_slice(&stamp.wal_id.to_le_bytes());
         value[16..].copy_from_slice(&stamp.lsn.to_le_bytes());
         batch.insert(STAMP, &value);
-        Ok(self.db.apply_batch(batch)?)
+        Ok(db.apply_batch(batch)?)
     }
 
     /// Makes what was saved durable as far as sled can, for a clean stop.
     pub fn close(self) -> Result<(), StoreError> {
-        self.db.flush()?;
+        if let Some(db) = &self.db {
+            db.flush()?;
+        }
         Ok(())
     }
+}
+
+/// sled panics on some of the files that a power cut leaves.
+fn unless_it_panics<T>(attempt: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| Err("sled panicked over it".to_owned()))
+}
+
+fn mismatch(db: &sled::Db, log: &Table, stamp: Stamp) -> Result<(), String> {
+    let found = db.get(STAMP).map_err(|error| error.to_string())?;
+    let found = found.ok_or("it is new")?;
+    if found.len() != 24 || found[..16] != stamp.wal_id.to_le_bytes() {
+        return Err("it belongs to another log".to_string());
+    }
+    let mut rows = Table::default();
+    for entry in db.iter() {
+        let (key, value) = entry.map_err(|error| error.to_string())?;
+        if key.as_ref() == STAMP {
+            continue;
+        }
+        let (partition, row) = decode(&key, &value).ok_or("a row is malformed")?;
+        rows.set(partition, row);
+    }
+    if rows == *log { Ok(()) } else { Err("it differs from the log".to_string()) }
 }
 
 /// Waits a moment for a copy that was closed just now: sled lets go of its file in the background.
@@ -153,7 +175,7 @@ mod tests {
     fn an_equal_copy_is_kept_and_any_other_is_rebuilt() {
         let dir = tempfile::tempdir().unwrap();
         let open = |table: &Table, stamp| {
-            let (store, origin) = Store::open(dir.path(), table, stamp).unwrap();
+            let (store, origin) = Store::open(dir.path(), table, stamp);
             store.close().unwrap();
             origin
         };
@@ -167,9 +189,26 @@ mod tests {
     #[test]
     fn a_damaged_copy_is_rebuilt() {
         let dir = tempfile::tempdir().unwrap();
-        Store::open(dir.path(), &table(9), STAMP_ONE).unwrap().0.close().unwrap();
+        Store::open(dir.path(), &table(9), STAMP_ONE).0.close().unwrap();
         std::fs::write(dir.path().join("db"), [0xab; 4096]).unwrap();
-        let (_, origin) = Store::open(dir.path(), &table(9), STAMP_ONE).unwrap();
+        let (_, origin) = Store::open(dir.path(), &table(9), STAMP_ONE);
         assert!(matches!(origin, Origin::Rebuilt(_)), "{origin:?}");
+    }
+
+    #[test]
+    fn where_no_copy_can_be_kept_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dedupe");
+        std::fs::write(&path, "no directory").unwrap();
+        let (store, origin) = Store::open(&path, &table(9), STAMP_ONE);
+        assert!(matches!(origin, Origin::Absent(_)), "{origin:?}");
+        store.save(&table(10), STAMP_ONE).unwrap();
+        store.close().unwrap();
+    }
+
+    #[test]
+    fn a_panic_is_an_error() {
+        assert!(unless_it_panics(|| -> Result<(), String> { panic!("as sled does") }).is_err());
+        assert_eq!(unless_it_panics(|| Ok(7)), Ok(7));
     }
 }

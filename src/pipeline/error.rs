@@ -1,6 +1,5 @@
 //! Why a pipeline ended, and the process exit code that says so.
 
-use crate::dedupe::store::StoreError;
 use crate::io::IoError;
 use crate::processor::delivery::DeliveryError;
 use crate::receiver::ReceiverError;
@@ -19,9 +18,6 @@ pub enum Error {
     /// A receiver failed.
     #[error(transparent)]
     Receiver(#[from] ReceiverError),
-    /// The dedupe table can't be written.
-    #[error(transparent)]
-    Dedupe(#[from] StoreError),
     /// A directory can't be made.
     #[error(transparent)]
     Io(#[from] IoError),
@@ -52,7 +48,7 @@ impl Error {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Wal(error) | Self::Delivery(DeliveryError::Wal(error)) => i32::from(error.exit_code()),
-            Self::Delivery(DeliveryError::Sink(SinkError::Io(_))) | Self::Io(_) | Self::Dedupe(_) => 74,
+            Self::Delivery(DeliveryError::Sink(SinkError::Io(_))) | Self::Io(_) => 74,
             Self::Receiver(error) => error.exit_code(),
             Self::Config(_) => 78,
             Self::Unavailable(_) => 69,

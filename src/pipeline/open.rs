@@ -72,7 +72,7 @@ pub(super) fn open(
     let known = state.topics.iter().map(|(number, topic)| (*number, topic.name.clone(), topic.id));
     let topics = Topics::new(known);
     let table = table(&state);
-    let store = store(config, &state, &table)?;
+    let store = store(config, &state, &table);
     let sink = match custom.sink.take() {
         Some(sink) => sink,
         None => open_sink(config, &storage)?,
@@ -147,15 +147,16 @@ fn table(state: &State) -> Table {
     }))
 }
 
-fn store(config: &Config, state: &State, table: &Table) -> Result<Store, Error> {
+fn store(config: &Config, state: &State, table: &Table) -> Store {
     let dir = config.wal.dir.join("dedupe");
     let stamp = Stamp { wal_id: state.wal_id, lsn: state.lsn };
-    let (store, origin) = Store::open(&dir, table, stamp)?;
+    let (store, origin) = Store::open(&dir, table, stamp);
     match origin {
         Origin::Matched => tracing::debug!("the dedupe table equals the log"),
         Origin::Rebuilt(why) => tracing::info!("the dedupe table was rebuilt from the log: {why}"),
+        Origin::Absent(why) => tracing::warn!("no copy of the dedupe table is kept, the log has the same facts: {why}"),
     }
-    Ok(store)
+    store
 }
 
 fn owners(config: &Config, state: &State, custom: &Custom) -> Owners {
