@@ -152,7 +152,7 @@ class Segment:
             sys.exit(f"{self.path}: not known: { {name: header[name] for name in ('version', 'features', 'key_id')} }")
         header["wal_id"] = header["wal_id"][::-1].hex()
         sound = not any(page[SEGMENT.size:4092]) and header["first_lsn"] and header["built_end"] % PAGE == 0
-        return header if sound else None
+        return header if sound and not (header["first_lsn"] | header["number"]) >> 63 else None
 
     def frame_at(self, at, limit):
         """The frame that begins here if its header verifies and it ends below the limit; `damage`: what else is bad."""
@@ -165,7 +165,7 @@ class Segment:
         right = crc32(raw[:92], crc32(self.header["salt"].to_bytes(8, "little"))) == frame["header_crc"]
         known = kind in KINDS and not any(frame[name] for name in ("codec", "flags", "zero1", "zero2"))
         sound = frame["payload_len"] <= MAX_PAYLOAD and frame["pad_len"] < PAGE and length % 8 == 0
-        if not right or not known or not sound or frame["position"] != at or end > limit:
+        if not right or not known or not sound or frame["position"] != at or end > limit or frame["lsn"] >> 63:
             return None
         payload, pad = self.data[start:end - frame["pad_len"]], self.data[end - frame["pad_len"]:end]
         frame.update(length=length, end=end, payload_hash=crc32(payload), after=frame["lsn"] + 1,

@@ -44,7 +44,7 @@ pub struct Metrics {
     pub wal_fsyncs: Counter,
     /// Writes and syncs of the log that failed and were survived.
     pub wal_failed_syncs: Counter,
-    /// How long a sync of a segment took.
+    /// How long a write to a segment took with its sync.
     pub wal_fsync_seconds: Latencies,
     /// Segments that exist, spares not counted.
     pub wal_segments: Gauge,

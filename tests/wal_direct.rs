@@ -162,3 +162,37 @@ fn weaker_levels_do_not_sync_groups_and_lose_nothing_when_closed() {
         log.close().unwrap();
     }
 }
+
+/// They lose what was not synced, and only that: the log opens, and what it has is what was appended first.
+#[test]
+fn weaker_levels_open_after_a_power_cut_with_what_was_appended_first() {
+    for durability in [Durability::Os, Durability::Memory] {
+        for seed in 0..60 {
+            let sim = Sim::new(seed);
+            let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+            let settings = Options { durability, ..options(Path::new("/wal")) };
+            let (log, mut feed, _) = start(&storage, settings);
+            log.append_synced(vec![owned()]).unwrap();
+            let count = 20 + 3 * seed as i64;
+            for first in 0..count {
+                log.append_synced(vec![Entry::Block(block(first, first + 1))]).unwrap();
+                feed.next(LONG).unwrap();
+                if first % 40 == 39 {
+                    log.append_synced(vec![receipt(0, first - 10)]).unwrap();
+                }
+            }
+            let cut: Arc<dyn Storage> = Arc::new(sim.crash(seed));
+            drop((log, feed));
+            let opened = open(cut, options(Path::new("/wal")));
+            let Opened { mut feed, state, .. } = opened.unwrap_or_else(|e| panic!("{durability:?}, {seed}: {e}"));
+            let known = state.partitions.get(&P).cloned().unwrap_or_default();
+            assert!(known.admitted <= count, "{durability:?}, {seed}");
+            let mut next = None;
+            while let Some(FeedItem::Block { block, .. }) = feed.next(Duration::ZERO).unwrap() {
+                assert_eq!(block.header.first, next.unwrap_or(block.header.first), "{durability:?}, {seed}");
+                next = Some(block.header.next);
+            }
+            assert!(next.is_none_or(|next| next == known.admitted), "{durability:?}, {seed}: {next:?} {known:?}");
+        }
+    }
+}

@@ -7,8 +7,8 @@ use forebay::record::batch::payload_crc;
 use forebay::record::{Block, BlockHeader, Partition, TopicId};
 use forebay::wal::format::MAX_PAYLOAD;
 use forebay::wal::format::footer::{self, IndexEntry};
-use forebay::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind};
-use forebay::wal::format::header::{Predecessor, SegmentHeader};
+use forebay::wal::format::frame::{FRAME_HEADER, FrameError, FrameHeader, Kind};
+use forebay::wal::format::header::{HeaderError, Predecessor, SegmentHeader};
 use forebay::wal::format::state::State;
 use forebay::wal::{Entry, PlanRange};
 use proptest::prelude::*;
@@ -149,7 +149,7 @@ proptest! {
             wal_id,
             number,
             salt: numbers[1],
-            first_lsn: numbers[2] | 1,
+            first_lsn: numbers[2] >> 1 | 1,
             retired_below: numbers[3],
             built_end: numbers[4] / 8192 * 4096,
             predecessor: Predecessor { number: number - 1, salt: numbers[5], end_lsn: 5, end_position: 9, digest },
@@ -200,4 +200,22 @@ fn an_index_of_blocks_comes_back() {
     footer::encode(&entries, &mut bytes).unwrap();
     assert_eq!(footer::decode(&bytes).unwrap(), entries);
     assert!(FRAME_HEADER + bytes.len() <= footer::reserve(100) as usize);
+}
+
+/// Whoever counts on from a number that was read must not overflow.
+#[test]
+fn numbers_without_an_end_are_refused() {
+    let frame = FrameHeader { lsn: 1 << 63, ..FrameHeader::new(Kind::Idle) };
+    assert_eq!(FrameHeader::decode(&frame.encode(7), 7, 0), Err(FrameError::Field("lsn")));
+    let number = 5;
+    let predecessor = Predecessor { number: number - 1, ..Predecessor::default() };
+    let (wal_id, salt, retired_below, built_end) = (1, 2, 0, 16384);
+    let good = SegmentHeader { wal_id, number, salt, first_lsn: 9, retired_below, built_end, predecessor };
+    assert_eq!(SegmentHeader::decode(&good.encode()), Ok(good));
+    let late = SegmentHeader { first_lsn: 1 << 63, ..good };
+    let before = Predecessor { number: (1 << 63) - 1, ..Predecessor::default() };
+    let high = SegmentHeader { number: 1 << 63, predecessor: before, ..good };
+    for header in [late, high] {
+        assert_eq!(SegmentHeader::decode(&header.encode()), Err(HeaderError::Reserved));
+    }
 }

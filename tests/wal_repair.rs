@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use forebay::io::Storage;
+use forebay::io::fault::{Faults, Operation};
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
 use forebay::record::batch::{BatchBuilder, RecordRef};
@@ -14,7 +15,7 @@ use forebay::wal::repair::{Attempt, KeepError, Repairs};
 use forebay::wal::scan::survey::survey;
 use forebay::wal::scrub::{Pace, Scrubber};
 use forebay::wal::segment::{FileName, classify, repair_name, wal_name};
-use forebay::wal::{CorruptBlock, Entry, Feed, FeedItem, Log, Opened, Options, open};
+use forebay::wal::{CorruptBlock, Entry, ErrorClass, Feed, FeedItem, Log, Opened, Options, open};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -360,6 +361,22 @@ fn live(sim: &Sim, dice: &mut Dice, most: usize) -> usize {
     drop(feed);
     let _ = log.close();
     kept
+}
+
+/// What a failed sync of the directory leaves of names is not known: nothing more is built upon them.
+#[test]
+fn a_repair_whose_name_was_not_synced_is_the_end_of_the_log() {
+    let sim = logged(8);
+    damage_some(&sim, &mut Dice(8), 1);
+    let faults = Arc::new(Faults::new(Arc::new(sim)));
+    let Opened { log, mut feed, .. } = open(Arc::clone(&faults) as Arc<dyn Storage>, options()).unwrap();
+    let mut taken = Taken::default();
+    taken.take(&mut feed);
+    let damaged = taken.corrupt.pop().unwrap();
+    faults.fail(Operation::SyncDir, 0, 5);
+    assert!(matches!(log.keep_repair(&damaged, &again(&damaged)), Err(KeepError::Wal(_))));
+    let block = Entry::Block(block_of(Q, BLOCKS * RECORDS, 0));
+    assert_eq!(log.append_synced(vec![block]).unwrap_err().class(), ErrorClass::Poisoned);
 }
 
 #[test]

@@ -322,9 +322,9 @@ fn a_last_segment_is_built_anew_unless_it_has_a_block_of_its_own_or_is_half_full
         ("nothing", Vec::new(), 2),
         ("a receipt", vec![receipt()], 2),
         ("a block of its own", vec![receipt(), block(P, 1, 10), receipt()], 3),
-        // A group takes a page, and the first half has room for four.
-        ("up to its half", vec![receipt(); 4], 2),
-        ("beyond its half", vec![receipt(); 5], 3),
+        // A group takes a page, and the half of what the states leave has room for six.
+        ("up to its half", vec![receipt(); 6], 2),
+        ("beyond its half", vec![receipt(); 7], 3),
     ];
     for (what, entries, number) in lives {
         let sim = Sim::new(1);
@@ -343,6 +343,98 @@ fn a_last_segment_is_built_anew_unless_it_has_a_block_of_its_own_or_is_half_full
         assert_eq!((log.writer.state(), log.writer.durable_lsn()), (&state, lsn), "{what}");
         assert_eq!(sim.files().contains_key(&path(3)), number == 3, "{what}");
     }
+}
+
+/// States are in every segment: however large they are, lives without a block leave nothing behind.
+#[test]
+fn lives_in_a_row_with_a_large_state_leave_one_segment() {
+    for words in [100, 20_000] {
+        let mut sim = Sim::new(1);
+        let mut log = start(&sim, 1).unwrap();
+        let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: "a".repeat(words) };
+        log.writer.append(&[owned]).unwrap();
+        log.writer.append(&[block(P, 0, 700)]).unwrap();
+        assert!(log.writer.roll().unwrap());
+        for life in 2..9 {
+            log.writer.append(&[Entry::Idle]).unwrap();
+            drop(log);
+            sim = sim.kill();
+            log = start(&sim, life).unwrap();
+        }
+        assert_eq!(log.writer.segment(), 2, "{words}");
+        let there: u64 = sim.files().values().map(|bytes| bytes.len() as u64).sum();
+        assert_eq!(log.writer.rack().used(), there, "{words}: all of it is counted");
+    }
+}
+
+/// A state that is longer than a spare: what the spare grows by counts.
+#[test]
+fn what_a_state_adds_to_a_spare_is_counted() {
+    let sim = Sim::new(1);
+    let mut log = start(&sim, 1).unwrap();
+    let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: "a".repeat(40_000) };
+    log.writer.append(&[owned]).unwrap();
+    assert!(log.writer.roll().unwrap());
+    let lengths = || sim.files().values().map(|bytes| bytes.len() as u64).sum::<u64>();
+    assert!(sim.files()[&path(2)].len() > 64 << 10);
+    assert_eq!(log.writer.rack().used(), lengths());
+    // Where there is no room for it nothing is taken.
+    sim.set_capacity(Some(sim.used()));
+    assert!(!log.writer.roll().unwrap());
+    assert_eq!(log.writer.rack().used(), lengths());
+    sim.set_capacity(None);
+    assert!(log.writer.roll().unwrap());
+    assert_eq!(log.writer.rack().used(), lengths());
+}
+
+#[test]
+fn a_block_that_fits_into_a_spare_needs_no_room_for_a_longer_one() {
+    let sim = Sim::new(1);
+    let mut log = start(&sim, 1).unwrap();
+    log.writer.append(&[owned(P), block(P, 0, 30_000)]).unwrap();
+    sim.set_capacity(Some(sim.used()));
+    assert_eq!(log.writer.append(&[block(P, 1, 40_000)]).unwrap(), 1);
+    let (ready, used) = (log.writer.rack().ready(), log.writer.rack().used());
+    assert_eq!(log.writer.append(&[block(P, 2, 70_000)]).unwrap(), 0, "it fits into none");
+    assert_eq!((log.writer.rack().ready(), log.writer.rack().used()), (ready, used), "and uses up none");
+    // Where the disk becomes full in the middle nothing is kept of what it got.
+    sim.set_capacity(None);
+    log.writer.roll().unwrap();
+    let before = sim.files()[&path(log.writer.segment())].len();
+    for operation in 0..2 {
+        sim.refuse_at(sim.operations() + operation);
+        assert_eq!(log.writer.append(&[block(P, 2, 70_000)]).unwrap(), 0, "operation {operation}");
+        assert_eq!(sim.files()[&path(log.writer.segment())].len(), before, "operation {operation}");
+    }
+    assert_eq!(log.writer.append(&[block(P, 2, 70_000)]).unwrap(), 1);
+}
+
+#[test]
+fn damage_behind_the_frame_that_retires_is_told_and_nothing_more() {
+    let sim = Sim::new(1);
+    let mut log = start(&sim, 1).unwrap();
+    log.writer.append(&[owned(P), block(P, 0, 700)]).unwrap();
+    assert!(log.writer.roll().unwrap());
+    log.writer.append(&[block(P, 1, 10)]).unwrap();
+    log.writer.append(&[delivered(0, P, 1, None)]).unwrap();
+    let retires = log.writer.retirement(u64::MAX).unwrap();
+    log.writer.append(&[retires]).unwrap();
+    let retired = log.writer.retired();
+    log.writer.rack().hand_over(retired.iter().map(|segment| (segment.number, segment.len)));
+    spares(&log);
+    log.writer.append(&[Entry::Idle]).unwrap();
+    let state = log.writer.state().clone();
+    drop(log);
+    let sim = sim.kill();
+    assert!(!sim.files().contains_key(&path(1)));
+    let kind = Kind::RetiredBelow as u8;
+    sim.damage(&path(2), |bytes| {
+        let page = bytes.chunks(4096).position(|page| page[..4] == *b"FBF1" && page[4] == kind).unwrap();
+        bytes[4096 * page + 2000] ^= 1;
+    })
+    .unwrap();
+    let log = start(&sim, 2).unwrap();
+    assert_eq!((log.writer.state(), log.report.problems.len()), (&state, 1), "{:?}", log.report.problems);
 }
 
 #[test]

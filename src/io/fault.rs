@@ -46,6 +46,7 @@ struct Record {
     planned: HashMap<(Operation, u64), i32>,
     always: HashMap<Operation, i32>,
     trace: Vec<Traced>,
+    past_the_cache: u64,
 }
 
 /// Wraps a storage; see the module.
@@ -94,6 +95,11 @@ impl Faults {
     /// Wraps `inner`; nothing fails until asked to.
     pub fn new(inner: Arc<dyn Storage>) -> Self {
         Self { inner, record: Arc::default() }
+    }
+
+    /// Writes so far for which the page cache was not asked for.
+    pub fn past_the_cache(&self) -> u64 {
+        locked(&self.record).past_the_cache
     }
 
     /// Makes the operation that has `later` others of its kind before it, counted from now, fail once with `errno`.
@@ -198,6 +204,12 @@ impl File for FaultyFile {
     fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
         self.note(Operation::Write)?;
         self.inner.write_at(position, slices)
+    }
+
+    fn write_pages_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
+        self.note(Operation::Write)?;
+        locked(&self.record).past_the_cache += 1;
+        self.inner.write_pages_at(position, slices)
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, IoError> {

@@ -1,6 +1,6 @@
 //! The log's thread: takes what is queued, makes it durable group by group, tells everyone.
 //!
-//! Promises: one write and one sync per group; entries of a partition keep their order; while disk or quota is full,
+//! Promises: one write, in pieces if it is large, and one sync per group; entries of a partition keep their order; while disk or quota is full,
 //! blocks wait here and receipts still go through. After a failed write or sync nothing more is written, and nothing
 //! that was not durable is handed on. All decisions about bytes are the [`Writer`]'s.
 
@@ -207,7 +207,7 @@ impl Worker {
             return Ok(self.answer(0));
         }
         let Self { writer, batch, queue, shared, .. } = self;
-        writer.will_be_read_back(shared.handover.pinned() != u64::MAX);
+        writer.will_be_read_back(shared.handover.is_behind());
         let count =
             writer.append_telling(batch, &mut |writer, count| publish(writer, &batch[..count], queue, shared))?;
         self.last_group = Instant::now();

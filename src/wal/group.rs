@@ -43,12 +43,12 @@ impl Group {
         self.arena.clear();
     }
 
-    /// Begins a group at the segment's position.
-    pub fn begin(&mut self, active: &Active, synced_through: Lsn) {
+    /// Begins a group at the segment's position; everything up to `synced_through` was synced.
+    pub fn begin(&mut self, active: &Active, next_lsn: Lsn, synced_through: Lsn) {
         self.clear();
         self.digest.clone_from(&active.digest);
         (self.salt, self.position) = (active.salt, active.position);
-        (self.lsn, self.synced_through) = (synced_through + 1, synced_through);
+        (self.lsn, self.synced_through) = (next_lsn, synced_through);
     }
 
     /// Adds the frame of entry number `i`.
@@ -77,6 +77,11 @@ impl Group {
     /// The frames' headers, the footer's included.
     pub fn headers(&self) -> &[FrameHeader] {
         &self.headers
+    }
+
+    /// The LSN after the group's last frame.
+    pub fn next_lsn(&self) -> Lsn {
+        self.lsn
     }
 
     /// The position after the group.

@@ -127,6 +127,11 @@ impl Handover {
         self.changed.notify_all();
     }
 
+    /// True if blocks are to be read back.
+    pub fn is_behind(&self) -> bool {
+        self.shelf().behind.is_some()
+    }
+
     /// Segments from this number on may be read: they must not be given up.
     pub fn pinned(&self) -> u64 {
         self.shelf().behind.map_or(u64::MAX, |location| location.segment)

@@ -17,7 +17,7 @@ use super::recovery::{self, Recovered, RecoveryReport};
 use super::repair::{KeepError, Repairs};
 use super::reread;
 use super::scan::finding::CorruptBlock;
-use crate::io::Storage;
+use crate::io::{SYNC_DIR, Storage};
 use crate::record::{Block, Lsn, Partition};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -307,17 +307,29 @@ impl Log {
     /// Keeps a block that was fetched again, if it is the one that was logged; durable when this returns. Blocks. The
     /// feed then goes on with its partition.
     pub fn keep_repair(&self, block: &CorruptBlock, fetched: &Block) -> Result<(), KeepError> {
-        let bytes = self.inner.repairs.keep(block, fetched)?;
-        self.inner.rack.grew(bytes);
+        match self.inner.repairs.keep(block, fetched) {
+            Ok(bytes) => self.inner.rack.grew(bytes),
+            Err(KeepError::Wal(error)) => return Err(self.note_failure(error).into()),
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
     /// Removes repair files of segments that are retired. Blocks.
     pub fn retire_repairs(&self) -> Result<(), WalError> {
         let lowest = self.inner.catalogue.numbers().first().copied().unwrap_or(0);
-        let bytes = self.inner.repairs.retire(lowest)?;
+        let bytes = self.inner.repairs.retire(lowest).map_err(|error| self.note_failure(error))?;
         self.inner.rack.shrank(bytes);
         Ok(())
+    }
+
+    /// What a failed sync of the directory leaves of any name is not known, and the next one may say that all is well: the
+    /// log takes nothing more.
+    fn note_failure(&self, error: WalError) -> WalError {
+        match &error {
+            WalError::Io(io) if io.operation == SYNC_DIR => WalError::Poisoned(self.shared.fail(error)),
+            _ => error,
+        }
     }
 
     /// True if the block's segment is retired, or its partition has got past it.

@@ -83,6 +83,11 @@ impl Rack {
         spare
     }
 
+    /// Bytes of a segment, and of a spare.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
     /// Puts back a spare that was not used after all.
     pub fn put_back(&self, spare: String) {
         self.shelf().ready.push(spare);

@@ -179,8 +179,12 @@ pub fn build(
         predecessor: birth.predecessor,
     };
     let capacity = file.len()?;
-    if capacity < built_end {
-        write_zeros(file.as_ref(), capacity, built_end)?;
+    if capacity < built_end
+        && let Err(error) = write_zeros(file.as_ref(), capacity, built_end)
+    {
+        // What it got would not be counted.
+        file.set_len(capacity)?;
+        return Err(error.into());
     }
     let page = header.encode();
     let slices = [IoSlice::new(&page), IoSlice::new(&page), IoSlice::new(&image.bytes)];

@@ -68,12 +68,15 @@ pub struct Writer {
     /// Writes and syncs that failed since the last group became durable.
     failures: u32,
     is_read_back: bool,
+    /// The last LSN whose sync has returned. With the weaker durability it stays behind what counts as durable.
+    synced: Lsn,
 }
 
 impl Writer {
     /// A writer of these parts.
     pub fn new(parts: Parts) -> Self {
         Self {
+            synced: parts.next_lsn - 1,
             parts,
             admission: Admission::default(),
             group: Group::default(),
@@ -269,7 +272,8 @@ impl Writer {
     fn make_room(&mut self, entry: &Entry) -> Result<bool, WalError> {
         let fits = self.fitting(std::slice::from_ref(entry)) > 0;
         let is_fresh = self.parts.active.position == self.parts.active.built_end;
-        if !fits && !self.parts.rack.can_grow(entry.bytes())? {
+        let fits_next = !is_fresh && self.fits_a_spare(entry);
+        if !fits && !fits_next && !self.parts.rack.can_grow(entry.bytes())? {
             // Larger than any segment, and no space to grow one: don't use up spares trying.
             return Ok(false);
         }
@@ -286,19 +290,27 @@ impl Writer {
         self.grow(entry)
     }
 
+    /// True if the next segment has room for it, if its states are as long as this one's.
+    fn fits_a_spare(&self, entry: &Entry) -> bool {
+        let end = page_up(self.parts.active.frames_start + entry.bytes());
+        end + footer::reserve(1) <= self.parts.rack.segment_bytes()
+    }
+
     /// The entry is larger than a whole segment: the segment grows. Written with zeros first, so that space is found
     /// missing here and not by a sync that counts.
     fn grow(&mut self, entry: &Entry) -> Result<bool, WalError> {
         let active = &mut self.parts.active;
         let need = active.position + entry.bytes() + footer::reserve(active.index.len() + 1);
         let need = page_up(need) + PAGE;
-        match write_zeros(active.file.as_ref(), active.capacity, need) {
+        let grown = write_zeros(active.file.as_ref(), active.capacity, need).and_then(|()| active.file.sync_data());
+        match grown {
             Ok(()) => {}
-            Err(error) if error.is_full() => return Ok(false),
+            Err(error) if error.is_full() => {
+                // What it got is not kept: it would not be counted.
+                let given_back = active.file.set_len(active.capacity);
+                return given_back.map(|()| false).map_err(|error| self.poison(error.into()));
+            }
             Err(error) => return Err(self.poison(error.into())),
-        }
-        if let Err(error) = active.file.sync_data() {
-            return Err(self.poison(error.into()));
         }
         self.parts.rack.grew(need - active.capacity);
         active.capacity = need;
@@ -329,8 +341,8 @@ impl Writer {
     }
 
     fn encode(&mut self, entries: &[Entry], seal: bool) -> Result<(), WalError> {
-        let (active, synced_through) = (&mut self.parts.active, self.parts.next_lsn - 1);
-        self.group.begin(active, synced_through);
+        let active = &mut self.parts.active;
+        self.group.begin(active, self.parts.next_lsn, self.synced);
         for (i, entry) in entries.iter().enumerate() {
             let ends_group = i + 1 == entries.len() && !seal;
             self.group.push(i, entry, ends_group).map_err(entry_error)?;
@@ -344,22 +356,23 @@ impl Writer {
         Ok(())
     }
 
-    /// One positional vectored write, in pieces if it goes past the page cache, and one sync.
-    fn write(&self, position: u64, entries: &[Entry]) -> Result<(), IoError> {
+    /// One positional vectored write, in pieces if it goes past the page cache, and one sync. With the weaker durability
+    /// only what lets segments go is synced: their files are removed next.
+    fn write(&mut self, position: u64, entries: &[Entry]) -> Result<(), IoError> {
         let (active, metrics) = (&self.parts.active, &self.parts.metrics);
         let slices = self.group.slices(entries);
-        if self.parts.durability == Durability::Fsync {
-            let begun = Instant::now();
-            if self.is_read_back {
-                active.file.write_at(position, &slices)?;
-            } else {
-                active.file.write_pages_at(position, &slices)?;
-            }
+        let is_fsync = self.parts.durability == Durability::Fsync;
+        let begun = Instant::now();
+        if is_fsync && !self.is_read_back {
+            active.file.write_pages_at(position, &slices)?;
+        } else {
+            active.file.write_at(position, &slices)?;
+        }
+        if is_fsync || self.group.headers().iter().any(|header| header.kind == Kind::RetiredBelow) {
             active.file.sync_data()?;
             metrics.wal_fsync_seconds.observe(begun.elapsed());
             metrics.wal_fsyncs.inc();
-        } else {
-            active.file.write_at(position, &slices)?;
+            self.synced = self.group.next_lsn() - 1;
         }
         metrics.wal_groups.inc();
         metrics.wal_bytes_appended.inc_by(self.group.end() - position);

@@ -27,7 +27,7 @@
 //!
 //! Frame length = 96 + payload length + pad length, a multiple of 8. Fields a kind does not use are zero.
 
-use super::{ALIGN, MAX_PAYLOAD, PAGE, get_u16, get_u32, get_u64, put};
+use super::{ALIGN, MAX_PAYLOAD, NUMBER_LIMIT, PAGE, get_u16, get_u32, get_u64, put};
 use crate::record::{BlockHeader, Partition};
 
 /// Bytes of a frame header.
@@ -270,6 +270,7 @@ impl FrameHeader {
             (u64::from(header.pad_len) >= PAGE, "pad length"),
             (!header.frame_len().is_multiple_of(ALIGN), "length"),
             (header.position != position, "position"),
+            (header.lsn >= NUMBER_LIMIT, "lsn"),
         ];
         match bad.into_iter().find(|(bad, _)| *bad) {
             Some((_, field)) => Err(FrameError::Field(field)),

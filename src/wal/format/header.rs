@@ -20,7 +20,7 @@
 //! | 116 | 3976 | zero, checked |
 //! | 4092 | 4 | CRC-32 of bytes 0..4092; stays here in every version |
 
-use super::{PAGE, get_u32, get_u64, get_u128, is_zero, put};
+use super::{NUMBER_LIMIT, PAGE, get_u32, get_u64, get_u128, is_zero, put};
 
 /// Bytes of one copy.
 pub const HEADER_BYTES: usize = PAGE as usize;
@@ -160,7 +160,8 @@ impl SegmentHeader {
         let zero = is_zero(&page[RESERVED..CRC]);
         let chained = header.predecessor.number.checked_add(1) == Some(header.number)
             || header.predecessor.number == 0 && header.number > 0;
-        if !zero || !chained || header.first_lsn == 0 || !header.built_end.is_multiple_of(PAGE) {
+        let countable = header.first_lsn > 0 && header.first_lsn.max(header.number) < NUMBER_LIMIT;
+        if !zero || !chained || !countable || !header.built_end.is_multiple_of(PAGE) {
             return Err(HeaderError::Reserved);
         }
         Ok(header)

@@ -30,6 +30,8 @@ pub const PAGE: u64 = 4096;
 pub const FRAMES_START: u64 = 2 * PAGE;
 /// Frames begin on a multiple of this.
 pub const ALIGN: u64 = 8;
+/// LSNs and segment numbers are less: whoever counts on from one that was read does not overflow.
+pub const NUMBER_LIMIT: u64 = 1 << 63;
 /// No payload is longer: 64 MiB.
 pub const MAX_PAYLOAD: u32 = 64 << 20;
 

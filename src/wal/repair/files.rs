@@ -115,8 +115,12 @@ pub fn write(
     let file = storage.create_new(&unfinished)?;
     let head = format::encode(target, &header, len);
     let pad = [0; 8];
-    file.write_at(0, &[IoSlice::new(&head), IoSlice::new(payload), IoSlice::new(&pad[..pad_len as usize])])?;
-    file.sync_data()?;
+    let slices = [IoSlice::new(&head), IoSlice::new(payload), IoSlice::new(&pad[..pad_len as usize])];
+    if let Err(error) = file.write_at(0, &slices).and_then(|()| file.sync_data()) {
+        // On a full disk what is unfinished is in the way of everything else.
+        let _ = storage.unlink(&unfinished);
+        return Err(error.into());
+    }
     // Named only now that it is whole and durable, and relied on only once the name is durable too.
     storage.rename(&unfinished, &dir.join(kept.name()))?;
     storage.sync_dir(dir)?;

@@ -24,6 +24,10 @@ pub struct Index {
 
 /// The footer that ends at `end`; `None` if there is none, or it is damaged. Looks no further back than `start`.
 pub fn find(file: &Arc<dyn File>, salt: u64, start: u64, end: u64) -> Option<Index> {
+    // A successor may say anything.
+    if end > file.len().ok()? {
+        return None;
+    }
     let mut window = Window::new(Arc::clone(file), end);
     let (mut look, mut to) = (FIRST_LOOK, end);
     while to > start {
@@ -57,4 +61,21 @@ fn whole(window: &mut Window, header: &FrameHeader) -> Option<Index> {
     check_body(header, bytes, payload_end).ok()?;
     let blocks = footer::decode(&bytes[FRAME_HEADER..payload_end]).ok()?;
     Some(Index { position: header.position, blocks })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Storage;
+    use crate::io::sim::Sim;
+    use std::path::Path;
+
+    #[test]
+    fn an_end_beyond_the_file_is_not_looked_for() {
+        let sim = Sim::new(1);
+        sim.create_dir_all(Path::new("/d")).unwrap();
+        let file = sim.create_new(Path::new("/d/f")).unwrap();
+        file.set_len(64 << 10).unwrap();
+        assert!(find(&file, 1, 8192, u64::MAX / 2).is_none());
+    }
 }

@@ -12,7 +12,7 @@ use crate::wal::retention::Runs;
 /// What [`super::segment::scan`] would find of an undamaged segment whose successor declares this.
 pub fn scan(segment: &Segment, declared: &Predecessor) -> Option<SegmentScan> {
     let end = declared.end_position;
-    if end > segment.len {
+    if end > segment.len || declared.end_lsn < segment.header.first_lsn {
         return None;
     }
     let states = states::read(&segment.file, &segment.header, end);

@@ -309,7 +309,10 @@ impl<'a> Pass<'a> {
             self.before.clone_from(&self.fold.state);
         }
         let tail = &mut self.scan.tail;
-        tail.is_whole &= header.end() <= self.segment.len / 2 && (built || header.kind != Kind::Block);
+        // Behind the states: large ones leave less of it, and are there in each segment.
+        let start = self.scan.frames_start;
+        let is_early = header.end() - start <= (self.segment.len.saturating_sub(start)) / 2;
+        tail.is_whole &= is_early && (built || header.kind != Kind::Block);
         if built || loose || tail.is_whole {
             tail.headers.push(*header);
         }

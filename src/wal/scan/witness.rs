@@ -1,11 +1,11 @@
 //! What the frames of the last segment witness about each other. Never writes.
 
 use super::segment::Segment;
-use super::{Piece, Scanner, states};
+use super::{BadPart, Piece, Scanner, read_payload, states};
 use crate::record::Lsn;
 use crate::wal::format::FRAMES_START;
 use crate::wal::format::entry::Entry;
-use crate::wal::format::frame::Kind;
+use crate::wal::format::frame::{FrameHeader, Kind};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -26,6 +26,14 @@ pub fn witness(segment: &Segment) -> Witness {
     let mut scanner = Scanner::new(file, header.salt, start, header.first_lsn, segment.len);
     let mut synced = header.first_lsn.saturating_sub(1);
     let (mut retired, mut damaged) = (Vec::new(), Vec::new());
+    let mut note = |frame: &FrameHeader, payload: &[u8]| {
+        let entry = || Entry::decode(frame, &Bytes::copy_from_slice(payload));
+        if frame.kind == Kind::RetiredBelow
+            && let Ok(Some(Entry::RetiredBelow { segment, .. })) = entry()
+        {
+            retired.push((frame.lsn, segment));
+        }
+    };
     while let Some(piece) = scanner.next_piece() {
         match piece {
             Piece::Damage(damage) => {
@@ -34,15 +42,16 @@ pub fn witness(segment: &Segment) -> Witness {
                 if damage.position >= header.built_end {
                     damaged.push(damage.lsn);
                 }
+                // Damage behind a frame leaves the frame as it is.
+                if let (Some(frame), BadPart::Pad) = (&damage.header, damage.part)
+                    && let Ok(payload) = read_payload(segment.file.as_ref(), frame)
+                {
+                    note(frame, &payload);
+                }
             }
             Piece::Frame(frame, payload) => {
                 synced = synced.max(frame.synced_through);
-                let entry = || Entry::decode(&frame, &Bytes::copy_from_slice(payload));
-                if frame.kind == Kind::RetiredBelow
-                    && let Ok(Some(Entry::RetiredBelow { segment, .. })) = entry()
-                {
-                    retired.push((frame.lsn, segment));
-                }
+                note(&frame, payload);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! From one segment to the next: the footer, the successor, and what happens when a disk says no.
 
 use super::{SYNC, Writer};
+use crate::config::Durability;
 use crate::io::IoError;
 use crate::wal::catalogue::Listed;
 use crate::wal::error::WalError;
@@ -22,6 +23,7 @@ impl Writer {
             if !self.parts.active.is_closed {
                 self.seal()?;
             }
+            self.sync_before_leaving()?;
             match self.build_successor(&spare) {
                 Ok(active) => {
                     self.switch(active);
@@ -89,6 +91,16 @@ impl Writer {
         }
     }
 
+    /// The successor says how far this segment goes, and is synced: so this one must be, whatever counts as durable.
+    fn sync_before_leaving(&mut self) -> Result<(), WalError> {
+        if self.parts.durability != Durability::Fsync {
+            let synced = self.parts.active.file.sync_data();
+            synced.map_err(|error| self.poison(error.into()))?;
+            self.synced = self.parts.next_lsn - 1;
+        }
+        Ok(())
+    }
+
     fn build_successor(&mut self, spare: &str) -> Result<Active, WalError> {
         let salt = self.parts.entropy.number()?;
         let parts = &self.parts;
@@ -110,7 +122,10 @@ impl Writer {
             tail: &[],
         };
         let file = parts.storage.open(&parts.dir.join(spare), true)?;
-        segment::build(parts.storage.as_ref(), &parts.dir, spare, file, &birth)
+        let len = file.len()?;
+        let active = segment::build(parts.storage.as_ref(), &parts.dir, spare, file, &birth)?;
+        parts.rack.grew(active.capacity - len);
+        Ok(active)
     }
 
     fn switch(&mut self, active: Active) {
