@@ -374,3 +374,17 @@ fn the_locks_of_other_packages_know_what_this_one_depends_on() {
         }
     }
 }
+
+/// What the museum and the fuzz targets are built from has no binary: a test of it that asks for one does not compile.
+#[test]
+fn the_tests_of_the_smaller_crate_ask_for_no_binary() {
+    let script = fs::read_to_string(root().join("scripts/log-crate.sh")).unwrap();
+    let names = script.split_once("tests=(").and_then(|(_, rest)| rest.split_once(')')).unwrap().0;
+    for name in names.split_whitespace() {
+        let file = [format!("tests/{name}.rs"), format!("tests/{name}/main.rs")].map(|path| root().join(path));
+        let file = file.iter().find(|file| file.exists()).unwrap_or_else(|| panic!("there is no test {name}"));
+        let text = fs::read_to_string(file).unwrap();
+        let asks = text.replace("option_env!", "").contains(concat!("env!(\"CARGO_BIN", "_EXE"));
+        assert!(!asks, "{}", file.display());
+    }
+}

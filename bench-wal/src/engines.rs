@@ -239,7 +239,7 @@ impl Engine for Fjall {
         const KEYS: u64 = 256;
         let key = self.next[writer].fetch_add(1, Ordering::Relaxed) % KEYS;
         self.keyspace.insert([&(writer as u64).to_be_bytes()[..], &key.to_be_bytes()].concat(), &payload[..])?;
-        self.database.persist(fjall::PersistMode::SyncAll)?;
+        self.database.persist(fjall::PersistMode::SyncData)?;
         Ok(())
     }
 

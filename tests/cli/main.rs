@@ -436,6 +436,25 @@ fn a_torn_tail_is_information() {
     assert_eq!((code, check["ok"].as_bool()), (0, Some(true)), "{check}");
 }
 
+/// Many systems let a process have 1024 files open, unless it asks for more.
+#[test]
+fn a_log_of_more_segments_than_files_may_be_open_is_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = wal::Options::new(dir.path(), Arc::new(Metrics::new()));
+    options.segment_bytes = 64 << 10;
+    let log = wal::open(Arc::new(Disk), options).unwrap().log;
+    let owned = Entry::Owned { partition: ORDERS, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
+    log.append_synced(vec![owned]).unwrap();
+    log.append_synced((0..130).map(|at| block(1000 * at, 1000 * (at + 1))).collect()).unwrap();
+    log.close().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let segments = json(&["wal", "ls", path, "--output", "json"]).1["segments"].as_array().unwrap().len();
+    assert!(segments > 50, "{segments}");
+    let limited = "ulimit -S -n 40; exec \"$0\" wal check \"$1\"";
+    let (code, out, err) = outcome(Command::new("sh").args(["-c", limited, env!("CARGO_BIN_EXE_forebay"), path]));
+    assert_eq!(code, 0, "{out}{err}");
+}
+
 #[test]
 fn what_is_no_log_is_said_to_be_none() {
     let dir = tempfile::tempdir().unwrap();

@@ -15,6 +15,7 @@ mod trace;
 mod world;
 
 use order::{Order, Report};
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use trace::{Call, Trace};
 use world::{Scratch, World};
@@ -31,10 +32,13 @@ fn is_all() -> bool {
     std::env::var("FOREBAY_REAL_FAULTS").is_ok_and(|value| value == "all")
 }
 
-/// Says that something was not tested, and why.
+/// Says that something was not tested, and why: here, and at the end of `scripts/test.sh`.
 fn skip(what: &str, why: &str) {
     println!("{}", serde_json::json!({ "skipped": what, "why": why }));
     eprintln!("SKIPPED {what}: {why}");
+    let list = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("skipped");
+    let mut list = std::fs::File::options().create(true).append(true).open(list).unwrap();
+    writeln!(list, "{what}: {why}").unwrap();
 }
 
 #[test]
