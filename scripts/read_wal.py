@@ -173,7 +173,7 @@ class Segment:
         try:
             right = end <= self.size and payload_crc(payload) == frame["payload_crc"]
             frame["damage"] = "payload" if not right else "pad" if any(pad) else None
-            frame["entry"] = frame["damage"] or content_of(frame, payload)
+            frame["entry"] = content_of(frame, payload) if right else "payload"
         except ValueError as error:
             frame["damage"] = f"content ({error})"
         return frame
@@ -233,7 +233,7 @@ class Log:
         for piece in last.scan(last.size, False):
             if piece["damage"] and not piece["proven"]:
                 break
-            if piece["kind"] == RETIRED_BELOW and not piece["damage"]:
+            if piece["kind"] == RETIRED_BELOW and piece["damage"] in (None, "pad"):
                 retired = min(max(retired, piece["entry"]["segment"]), last.number)
         self.segments = [segment for segment in self.segments if segment.number >= retired]
         if self.segments[0].number != retired:

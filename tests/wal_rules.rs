@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use bytes::Bytes;
+use forebay::config::Durability;
 use forebay::io::Storage;
 use forebay::io::fault::{Faults, Operation};
 use forebay::io::sim::Sim;
@@ -435,6 +436,26 @@ fn damage_behind_the_frame_that_retires_is_told_and_nothing_more() {
     .unwrap();
     let log = start(&sim, 2).unwrap();
     assert_eq!((log.writer.state(), log.report.problems.len()), (&state, 1), "{:?}", log.report.problems);
+}
+
+/// It may have lost what counted as durable long before, and the next sync may say that all is well.
+#[test]
+fn a_failed_sync_is_final_where_not_every_group_is_synced() {
+    let sim = Sim::new(1);
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let mut log = recover(&storage, &Options { durability: Durability::Os, ..options(1) }).unwrap();
+    spares(&log);
+    log.writer.append(&[owned(P), block(P, 0, 700)]).unwrap();
+    assert!(log.writer.roll().unwrap());
+    log.writer.append(&[block(P, 1, 10)]).unwrap();
+    log.writer.append(&[delivered(0, P, 1, None)]).unwrap();
+    let retires = log.writer.retirement(u64::MAX).unwrap();
+    // The write comes before it.
+    sim.fail_at(sim.operations() + 1);
+    let failed = log.writer.append(&[retires]);
+    assert!(matches!(&failed, Err(WalError::Io(error)) if error.operation == "sync"), "{failed:?}");
+    assert!(matches!(log.writer.append(&[block(P, 2, 10)]), Err(WalError::Closed)));
+    assert!(log.writer.retired().is_empty(), "nothing goes");
 }
 
 #[test]

@@ -43,6 +43,9 @@ pub enum StoreError {
     /// sled's own error.
     #[error("dedupe table: {0}")]
     Sled(#[from] sled::Error),
+    /// sled panicked.
+    #[error("dedupe table: {0}")]
+    Panicked(String),
 }
 
 /// The open copy.
@@ -61,10 +64,14 @@ impl Store {
     }
 
     fn keep(dir: &Path, log: &Table, stamp: Stamp) -> Result<(Self, Origin), StoreError> {
-        let found = unless_it_panics(|| {
-            let db = open(dir).map_err(|error| format!("could not be opened: {error}"))?;
-            let mismatch = mismatch(&db, log, stamp).err();
-            Ok((db, mismatch))
+        let opened = unless_it_panics(|| open(dir).map_err(|error| format!("could not be opened: {error}")));
+        let found = opened.and_then(|db| match unless_it_panics(|| Ok(mismatch(&db, log, stamp).err())) {
+            Ok(mismatch) => Ok((db, mismatch)),
+            Err(why) => {
+                // It would write what it has, and panic once more.
+                std::mem::forget(db);
+                Err(why)
+            }
         });
         let (db, mismatch) = match found {
             Ok(found) => found,
@@ -101,13 +108,14 @@ impl Store {
         value[..16].copy_from_slice(&stamp.wal_id.to_le_bytes());
         value[16..].copy_from_slice(&stamp.lsn.to_le_bytes());
         batch.insert(STAMP, &value);
-        Ok(db.apply_batch(batch)?)
+        let applied = unless_it_panics(|| Ok(db.apply_batch(batch))).map_err(StoreError::Panicked)?;
+        Ok(applied?)
     }
 
     /// Makes what was saved durable as far as sled can, for a clean stop.
     pub fn close(self) -> Result<(), StoreError> {
         if let Some(db) = &self.db {
-            db.flush()?;
+            unless_it_panics(|| Ok(db.flush())).map_err(StoreError::Panicked)??;
         }
         Ok(())
     }

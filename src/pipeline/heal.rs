@@ -5,7 +5,6 @@
 //! is the right one (that is [`crate::wal::repair::accept`]).
 
 use super::Error;
-use crate::io::SYNC_DIR;
 use crate::kafka::again::{Again, Missing};
 use crate::kafka::consumer::Settings;
 use crate::kafka::error::words;
@@ -125,7 +124,7 @@ impl Healer {
                 }
                 Err(KeepError::Refused(refusal)) => Attempt::Never(refusal.to_string()),
                 // A name whose durability is in doubt: nothing more can be relied on.
-                Err(KeepError::Wal(WalError::Io(error))) if error.operation == SYNC_DIR => return Err(error.into()),
+                Err(KeepError::Wal(error @ WalError::Poisoned(_))) => return Err(error),
                 Err(KeepError::Wal(error)) => Attempt::Later(error.to_string()),
             },
             Err(Missing::Gone(why)) => Attempt::Never(why),

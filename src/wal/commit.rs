@@ -288,6 +288,7 @@ impl Worker {
 
     /// Nothing is queued: what is due by time.
     fn rest(&mut self) -> Result<(), WalError> {
+        self.writer.will_be_read_back(self.shared.handover.is_behind());
         if self.writer.needs_idle() && self.last_group.elapsed() >= self.options.idle {
             self.writer.idle()?;
             self.note_idle();

@@ -179,17 +179,17 @@ pub fn build(
         predecessor: birth.predecessor,
     };
     let capacity = file.len()?;
-    if capacity < built_end
-        && let Err(error) = write_zeros(file.as_ref(), capacity, built_end)
-    {
-        // What it got would not be counted.
-        file.set_len(capacity)?;
-        return Err(error.into());
-    }
     let page = header.encode();
     let slices = [IoSlice::new(&page), IoSlice::new(&page), IoSlice::new(&image.bytes)];
-    file.write_at(0, &slices)?;
-    file.sync_data()?;
+    let grown = if capacity < built_end { write_zeros(file.as_ref(), capacity, built_end) } else { Ok(()) };
+    let written = grown.and_then(|()| file.write_at(0, &slices)).and_then(|()| file.sync_data());
+    if let Err(error) = written {
+        if capacity < built_end {
+            // What it got would not be counted.
+            let _ = file.set_len(capacity);
+        }
+        return Err(error.into());
+    }
     // Named only now that it is whole and durable; written to only once the name is durable too.
     let (path, spare) = (dir.join(wal_name(birth.number)), dir.join(spare));
     let is_new = !storage.exists(&path)?;

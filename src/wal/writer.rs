@@ -284,6 +284,9 @@ impl Writer {
             if self.fitting(std::slice::from_ref(entry)) > 0 {
                 return Ok(true);
             }
+            if !self.parts.rack.can_grow(entry.bytes())? {
+                return Ok(false);
+            }
         } else if fits {
             return Ok(true);
         }
@@ -306,7 +309,7 @@ impl Writer {
         match grown {
             Ok(()) => {}
             Err(error) if error.is_full() => {
-                // What it got is not kept: it would not be counted.
+                // What it got is not kept: it would not be counted. Nothing but zeros was synced, and they are cut off.
                 let given_back = active.file.set_len(active.capacity);
                 return given_back.map(|()| false).map_err(|error| self.poison(error.into()));
             }

@@ -48,6 +48,10 @@ impl Writer {
     /// A write to the active segment, or its sync, failed: it ends at its last synced frame. What lies beyond is never
     /// judged, and never written again.
     pub(super) fn end_here(&mut self, error: IoError, blocks: usize) -> Result<(), WalError> {
+        if error.operation == SYNC && self.parts.durability != Durability::Fsync {
+            // What it lost may be what counted as durable before it: there is nobody to ask for that again.
+            return Err(self.poison(error.into()));
+        }
         if !error.is_full() || error.operation == SYNC {
             self.failed(error)?;
             // Its disk blocks are not trusted with another segment.
