@@ -36,6 +36,8 @@ struct Tails {
     refused: AtomicU64,
     /// Tails of which a part, but not all, was kept.
     parted: AtomicU64,
+    /// Those that were damaged beyond what a power cut does.
+    mangled: AtomicU64,
     lives: AtomicU64,
 }
 
@@ -65,15 +67,16 @@ fn last_group(life: &mut Life, random: &mut Random) -> Vec<Entry> {
 fn end_of(life: &mut Life) -> (PathBuf, usize) {
     let writer = life.writer();
     let (number, catalogue) = (writer.segment(), writer.catalogue());
-    let end = catalogue.end_of(number).map_or(0, |(end, _)| end as usize);
-    (catalogue.path(number), end)
+    let (end, _) = catalogue.end_of(number).expect("the active segment is known");
+    (catalogue.path(number), end as usize)
 }
 
-/// Does more to the bytes that were on their way than any power cut: moves sectors, flips bits, cuts the file.
-fn mangle(sim: &Sim, path: &Path, tail: &Range<usize>, random: &mut Random) {
+/// Does more to the bytes that were on their way than any power cut: moves sectors, flips bits, cuts the file. False if
+/// there are too few of them.
+fn mangle(sim: &Sim, path: &Path, tail: &Range<usize>, random: &mut Random) -> bool {
     let sectors = (tail.len() / SECTOR) as u64;
     if sectors < 2 {
-        return;
+        return false;
     }
     let at = |random: &mut Random| tail.start + random.below(sectors) as usize * SECTOR;
     let damaged = sim.damage(path, |bytes| match random.below(5) {
@@ -93,12 +96,21 @@ fn mangle(sim: &Sim, path: &Path, tail: &Range<usize>, random: &mut Random) {
         }
     });
     damaged.unwrap();
+    true
 }
 
 impl Tails {
     fn new(wanted: u64) -> Self {
         let zero = AtomicU64::default;
-        Self { wanted, seen: Seen::new(), made: zero(), refused: zero(), parted: zero(), lives: zero() }
+        Self {
+            wanted,
+            seen: Seen::new(),
+            made: zero(),
+            refused: zero(),
+            parted: zero(),
+            mangled: zero(),
+            lives: zero(),
+        }
     }
 
     fn run(&self, only: Option<u64>) {
@@ -155,14 +167,13 @@ impl Tails {
             0 => moment.sim.crash_unreadably(seed),
             _ => moment.sim.crash(seed),
         };
-        if kind == 1 {
-            mangle(&sim, path, tail, random);
-        }
+        let is_mangled = kind == 1 && mangle(&sim, path, tail, random);
         let (is_new, _) = self.seen.note(sim.hash(), 0);
         if !is_new {
             return;
         }
         self.made.fetch_add(1, Ordering::Relaxed);
+        self.mangled.fetch_add(u64::from(is_mangled), Ordering::Relaxed);
         let mut after = Life::new(sim, moment.expected.clone(), metrics);
         let opened = after.inspect().and_then(|()| after.open().map_err(told));
         let kept = after.expected.durable.len() - moment.expected.durable.len();
@@ -189,6 +200,7 @@ fn no_torn_tail_is_refused() {
     let seconds = begun.elapsed().as_secs_f64();
     println!(r#"{{"tails":{count},"refused":{refused},"seconds":{seconds:.1}}}"#);
     assert_eq!(refused, 0);
-    let parted = tails.parted.load(Ordering::Relaxed);
+    let [parted, mangled] = [&tails.parted, &tails.mangled].map(|n| n.load(Ordering::Relaxed));
     assert!(parted > count / 50, "only {parted} tails were cut inside a group");
+    assert!(mangled > count / 10, "only {mangled} tails were damaged beyond what a power cut does");
 }

@@ -219,4 +219,25 @@ mod tests {
         assert!(unless_it_panics(|| -> Result<(), String> { panic!("as sled does") }).is_err());
         assert_eq!(unless_it_panics(|| Ok(7)), Ok(7));
     }
+
+    #[test]
+    fn what_was_saved_lies_in_the_files_once_the_copy_is_closed() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let stamp = Stamp { lsn: 13, ..STAMP_ONE };
+        let (store, _) = Store::open(dir.path(), &table(9), STAMP_ONE);
+        store.save(&table(10), stamp).unwrap();
+        // The last handle that goes would write it too, but could not say that it failed.
+        let handle = store.db.clone();
+        store.close().unwrap();
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                std::fs::copy(entry.path(), other.path().join(entry.file_name())).unwrap();
+            }
+        }
+        let (copy, origin) = Store::open(other.path(), &table(10), stamp);
+        assert_eq!(origin, Origin::Matched);
+        copy.close().unwrap();
+        drop(handle);
+    }
 }

@@ -132,3 +132,34 @@ impl Catalogue {
         self.lock().keys().copied().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(number: u64, end: u64) -> Listed {
+        Listed {
+            number,
+            salt: number,
+            first_lsn: 1,
+            start: 0,
+            end,
+            len: 1 << 20,
+            runs: Arc::default(),
+            sealed: false,
+            verified: true,
+        }
+    }
+
+    #[test]
+    fn a_segment_ends_where_it_was_extended_to_or_sealed_until_it_retires() {
+        let catalogue = Catalogue::new(Path::new("wal"), [listed(3, 100), listed(4, 200)]);
+        let ends = || [3, 4, 5].map(|number| catalogue.end_of(number));
+        assert_eq!(ends(), [Some((100, false)), Some((200, false)), None]);
+        catalogue.seal(3, 150, &Arc::default());
+        catalogue.extend(4, 300);
+        assert_eq!(ends(), [Some((150, true)), Some((300, false)), None]);
+        catalogue.retire(4);
+        assert_eq!(ends(), [None, Some((300, false)), None]);
+    }
+}

@@ -156,3 +156,31 @@ fn range_text(range: Option<(Partition, i64, i64)>) -> String {
         format!(", topic number {topic} partition {number} offsets [{first}, {next})")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Error;
+
+    #[test]
+    fn a_full_disk_or_quota_is_told_apart_from_a_disk_that_fails() {
+        let class = |errno| {
+            let source = Error::from_raw_os_error(errno);
+            WalError::Io(IoError::new("write", Path::new("file"), source)).class()
+        };
+        let (eio, enospc, edquot) = (5, 28, 122);
+        assert_eq!([eio, enospc, edquot].map(class), [ErrorClass::Io, ErrorClass::Full, ErrorClass::Full]);
+    }
+
+    #[test]
+    fn damage_is_named_with_all_that_is_known_of_its_place() {
+        let text = |lsn, range| {
+            let (path, reason) = (PathBuf::from("1.wal"), "bad checksum".to_owned());
+            WalError::Corrupt { path, position: 4096, lsn, range, reason }.to_string()
+        };
+        assert_eq!(text(None, None), "corrupt log: 1.wal at byte 4096: bad checksum");
+        let range = (Partition { topic: 3, number: 7 }, 5, 9);
+        let place = "1.wal at byte 4096, LSN 17, topic number 3 partition 7 offsets [5, 9)";
+        assert_eq!(text(Some(17), Some(range)), format!("corrupt log: {place}: bad checksum"));
+    }
+}

@@ -376,6 +376,7 @@ fn cut(ranges: &mut Vec<TenureRange>, tenure: u32, first: i64, next: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wal::PlanRange;
 
     const P: Partition = Partition { topic: 1, number: 0 };
 
@@ -502,5 +503,105 @@ mod tests {
         let state = fold(&log).unwrap();
         assert_eq!(state.partitions[&P].disowned.len(), 0);
         assert_eq!((state.retired_below, state.kept_lsn), (3, 3));
+    }
+
+    #[test]
+    fn a_range_that_is_backwards_or_below_zero_is_refused() {
+        let log = [owned(1, 0, 0), empty(1, 0, 5)];
+        for (entry, first, next) in [(empty(1, 5, 3), 5, 3), (owned(2, 5, 3), 5, 3), (owned(2, -1, 0), -1, 0)] {
+            let backwards = FoldError::Backwards { partition: P, first, next };
+            let mut state = fold(&log).unwrap();
+            let before = state.clone();
+            assert_eq!(Admission::default().check(&state, &entry), Err(backwards));
+            assert_eq!(state.apply(3, &entry), Err(backwards));
+            assert_eq!(state, before, "[{first}, {next})");
+        }
+        assert!(fold(&[empty(1, NO_OFFSET, 5)]).is_err(), "no tenure");
+    }
+
+    fn disowned(tenure: u32, first: i64, next: i64) -> Entry {
+        Entry::Disowned { partition: P, tenure, first, next }
+    }
+
+    #[test]
+    fn undecided_ranges_are_joined_only_within_a_tenure_and_without_a_hole() {
+        let after = |log: &[Entry]| ranges(&fold(log).unwrap());
+        assert!(after(&[owned(1, 0, 0), empty(1, 0, 0)]).is_empty(), "there is no offset in it");
+        let log = [owned(1, 0, 0), empty(1, 0, 5), owned(2, 5, 5), empty(2, 5, 7)];
+        assert_eq!(after(&log), [(1, 0, 5), (2, 5, 7)]);
+        let log = [owned(1, 0, 0), empty(1, 0, 9), disowned(1, 5, 9), empty(1, 9, 12)];
+        assert_eq!(after(&log), [(1, 0, 5), (1, 9, 12)]);
+        let more = [&log[..], &[disowned(1, 9, 10)]].concat();
+        assert_eq!(after(&more), [(1, 0, 5), (1, 10, 12)]);
+        let nothing = [&log[..], &[disowned(1, 2, 2)]].concat();
+        assert_eq!(after(&nothing), [(1, 0, 5), (1, 9, 12)]);
+    }
+
+    #[test]
+    fn an_older_tenure_is_given_up_without_the_newer_one() {
+        let log = [owned(1, 0, 0), empty(1, 0, 5), owned(2, 0, 0), empty(2, 0, 5)];
+        let range = |tenure| TenureRange { tenure, first: 0, next: 5 };
+        let state = fold(&[&log[..], &[disowned(1, 0, 5)]].concat()).unwrap();
+        assert!(state.partitions[&P].owned);
+        assert_eq!(ranges(&state), [(2, 0, 5)]);
+        assert!(!state.is_live(P, 2, &range(1)));
+        assert!(state.is_live(P, 4, &range(2)));
+        for tenure in [2, 3] {
+            let state = fold(&[&log[..], &[disowned(tenure, 0, 5)]].concat()).unwrap();
+            assert!(!state.partitions[&P].owned, "tenure {tenure}");
+            assert!(ranges(&state).is_empty(), "tenure {tenure}");
+            assert!(!state.is_live(P, 4, &range(2)), "tenure {tenure}");
+        }
+    }
+
+    #[test]
+    fn only_what_was_logged_before_it_was_given_up_is_settled_by_that() {
+        let state = fold(&[owned(1, 0, 0), empty(1, 0, 9), disowned(1, 5, 9)]).unwrap();
+        let settled = |lsn, tenure, first| state.is_range_settled(P, lsn, &TenureRange { tenure, first, next: 9 });
+        assert!(settled(2, 1, 5));
+        assert!(!settled(2, 1, 4), "it begins before the range");
+        assert!(!settled(2, 2, 5), "a newer tenure");
+        let live = |lsn| state.is_live(P, lsn, &TenureRange { tenure: 1, first: 5, next: 9 });
+        assert!(!live(2));
+        for lsn in [3, 4] {
+            assert!(!settled(lsn, 1, 5) && live(lsn), "LSN {lsn} is not before it");
+        }
+    }
+
+    #[test]
+    fn what_a_commit_covered_is_undecided_again_when_it_is_given_back() {
+        let confirmed = |next| Entry::Confirmed { partition: P, tenure: 1, next };
+        let returning = |first, next| Entry::Returning { partition: P, tenure: 1, first, next };
+        let log = [owned(1, 0, 0), empty(1, 0, 15), confirmed(9)];
+        let after = |entries: &[Entry]| {
+            let state = fold(&[&log[..], entries].concat()).unwrap();
+            (state.partitions[&P].acked, ranges(&state))
+        };
+        assert_eq!(after(&[returning(4, 9)]), (4, vec![(1, 4, 9), (1, 9, 15)]));
+        assert_eq!(after(&[returning(4, 12)]), (4, vec![(1, 4, 12), (1, 12, 15)]), "no offset stands there twice");
+        assert_eq!(after(&[returning(9, 12)]), (9, vec![(1, 9, 15)]), "nothing of it was acknowledged");
+        assert_eq!(after(&[returning(4, 9), confirmed(12)]), (12, vec![(1, 12, 15)]));
+    }
+
+    #[test]
+    fn each_route_keeps_the_last_name_of_its_output() {
+        let named = |route, name: &str| Entry::Named { route, partition: P, name: name.to_owned() };
+        let state = fold(&[named(0, "a.part"), named(1, "b.part"), named(0, "c.part"), receipt(0, 0)]).unwrap();
+        let name = |route| state.partitions[&P].on_route(route).named;
+        assert_eq!(name(0).as_deref(), Some("c.part"));
+        assert_eq!(name(1).as_deref(), Some("b.part"));
+        assert_eq!(name(2), None);
+    }
+
+    #[test]
+    fn a_delivered_plan_admits_its_range_only_in_a_tenure() {
+        let range = PlanRange { topic: P.topic, partition: P.number, from: 0, until: 7 };
+        let plan = Entry::Plan { route: 0, id: 1, time_ms: 5, ranges: vec![range], blocks: Vec::new() };
+        let state = fold(&[plan.clone(), receipt(0, 7)]).unwrap();
+        assert!(state.plans.is_empty() && ranges(&state).is_empty());
+        assert_eq!(state.partitions[&P].admitted, NO_OFFSET);
+        let state = fold(&[owned(1, 0, 0), plan, receipt(0, 7)]).unwrap();
+        assert!(state.plans.is_empty());
+        assert_eq!((state.partitions[&P].admitted, ranges(&state)), (7, vec![(1, 0, 7)]));
     }
 }

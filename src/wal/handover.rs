@@ -142,3 +142,29 @@ impl Handover {
         self.shelf().bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_crowded_over_the_budget_or_a_short_way_behind_and_only_while_blocks_are_taken() {
+        const LIMIT: usize = 100;
+        let handover = Handover::new(LIMIT, Location::default(), 0, Arc::new(Metrics::new()));
+        let is_crowded = |bytes: usize, behind: Option<usize>| {
+            let mut shelf = handover.shelf();
+            shelf.bytes = bytes;
+            shelf.behind = behind.map(|_| Location::default());
+            shelf.behind_bytes = behind.unwrap_or(0);
+            drop(shelf);
+            handover.is_crowded()
+        };
+        // However slow the machine is: a moment that is still to come.
+        handover.shelf().taken = Some(Instant::now() + Duration::from_secs(3600));
+        assert!(!is_crowded(LIMIT, None) && is_crowded(LIMIT + 1, None));
+        assert!(is_crowded(0, Some(4 * LIMIT - 1)) && !is_crowded(0, Some(4 * LIMIT)));
+        assert!(!is_crowded(LIMIT + 1, Some(4 * LIMIT)), "the way back is long");
+        handover.shelf().taken = None;
+        assert!(!is_crowded(LIMIT + 1, None) && !is_crowded(0, Some(1)), "nobody takes any");
+    }
+}

@@ -152,4 +152,12 @@ mod tests {
         drop(sender);
         assert_eq!(inbox.at_hand().err(), Some(RecvTimeoutError::Disconnected));
     }
+
+    #[test]
+    fn who_was_answered_is_waited_for_a_moment() {
+        let (_sender, mut inbox) = inbox();
+        let before = Instant::now();
+        inbox.answered(1);
+        assert!(inbox.until >= before + TOGETHER);
+    }
 }

@@ -142,4 +142,45 @@ mod tests {
             assert_eq!(known(), [7]);
         }
     }
+
+    #[test]
+    fn what_was_given_up_is_forgotten_when_all_up_to_it_is_judged() {
+        let mut state = State::default();
+        let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
+        state.apply(1, &owned).unwrap();
+        state.apply(3, &Entry::Disowned { partition: P, tenure: 1, first: 0, next: 10 }).unwrap();
+        let marks = Marks::new(&state);
+        state.apply(4, &Entry::RetiredBelow { segment: 2, lsn: 4 }).unwrap();
+        for (judged, known) in [(0, 1), (1, 1), (3, 0)] {
+            marks.of(P).judged_through(judged);
+            marks.update(&state, [P].into_iter());
+            assert_eq!(marks.of(P).disowned().len(), known, "judged through {judged}");
+        }
+    }
+
+    #[test]
+    fn the_marks_follow_the_state_and_keep_what_is_known_of_a_commit_sooner() {
+        let mut state = State::default();
+        let marks = Marks::new(&state);
+        let known = || {
+            let known = marks.of(P);
+            (known.durable(), known.acked(), known.delivered())
+        };
+        assert_eq!(known(), (NO_OFFSET, NO_OFFSET, NO_OFFSET));
+        let detail = Vec::new();
+        let entries = [
+            Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: String::new() },
+            Entry::Empty { partition: P, tenure: 1, first: 0, next: 9 },
+            Entry::Confirmed { partition: P, tenure: 1, next: 7 },
+            Entry::Delivered { route: 0, partition: P, first: 0, next: 5, through_lsn: 2, keep_from: None, detail },
+        ];
+        for (lsn, entry) in (1..).zip(&entries) {
+            state.apply(lsn, entry).unwrap();
+        }
+        marks.update(&state, [P].into_iter());
+        assert_eq!(known(), (9, 7, 5));
+        marks.of(P).acked.store(8, Ordering::Release);
+        marks.update(&state, [P].into_iter());
+        assert_eq!(known(), (9, 8, 5));
+    }
 }

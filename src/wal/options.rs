@@ -121,3 +121,39 @@ impl Entropy {
         Ok(u128::from(self.number()?) << 64 | u128::from(self.number()?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is wrong with these sizes.
+    fn wrong(segment_bytes: u64, max_bytes: Option<u64>) -> Option<String> {
+        let options = Options::new("wal", Arc::new(Metrics::new()));
+        let options = Options { segment_bytes, max_bytes, ..options };
+        options.check().err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_segment_is_whole_pages_and_at_least_sixteen_and_a_quota_holds_eight_segments() {
+        let least = 64 << 10;
+        for good in [least, least + PAGE] {
+            assert_eq!(wrong(good, None), None);
+            assert_eq!(wrong(good, Some(8 * good)), None);
+        }
+        for bad in [0, PAGE, least - PAGE, least + 512] {
+            let must = "it must be a multiple of 4096 and at least 65536";
+            assert_eq!(wrong(bad, None), Some(format!("wal.segment_bytes is {bad}; {must}")));
+        }
+        let text = wrong(least, Some(8 * least - 1));
+        assert_eq!(text.as_deref(), Some("wal.max_bytes is 524287; eight segments need 524288"));
+    }
+
+    #[test]
+    fn options_are_shown_with_their_directory_and_sizes() {
+        let options = Options::new("some-log", Arc::new(Metrics::new()));
+        let text = format!("{:?}", Options { max_bytes: Some(1 << 30), ..options });
+        for part in ["some-log", "33554432", "1073741824"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

@@ -278,4 +278,60 @@ mod tests {
         assert_eq!(take(&mut queue, false), [(Block, Some(Q)), (Block, Some(P)), (Confirmed, Some(P))]);
         assert_eq!(queue.bytes(), 0);
     }
+
+    #[test]
+    fn bytes_count_until_they_are_logged_or_dropped() {
+        use super::super::format::frame::Kind::Confirmed;
+        let mut queue = queue(vec![block(P, 1, 0), confirmed(P), block(Q, 1, 0)]);
+        let (of_block, of_confirmed) = (block(P, 1, 0).bytes(), confirmed(P).bytes());
+        assert_eq!(queue.bytes(), 2 * of_block + of_confirmed);
+        assert_eq!(take(&mut queue, true), [(Confirmed, Some(P))]);
+        assert_eq!(queue.bytes(), 2 * of_block, "what waits counts");
+        queue.withdraw(P, 1);
+        assert_eq!(queue.bytes(), of_block);
+    }
+
+    #[test]
+    fn what_is_not_held_back_is_ready_whether_it_is_new_or_came_back() {
+        let mut queue = queue(vec![block(P, 1, 0)]);
+        assert!(queue.is_ready() && !queue.is_waiting());
+        assert_eq!(take(&mut queue, true), []);
+        assert!(!queue.is_ready() && queue.is_waiting());
+        queue.put_back(Unit { entries: vec![confirmed(P)], reply: None });
+        assert!(queue.is_ready());
+    }
+
+    #[test]
+    fn a_batch_that_has_reached_its_limit_takes_nothing_more() {
+        let mut queue = queue(vec![block(P, 1, 0), block(P, 1, 1)]);
+        let full = Full { is_full: false, has_room: &|_, _| true };
+        let (mut batch, mut ends) = (Vec::new(), Vec::new());
+        queue.take(block(P, 1, 0).bytes(), &full, &mut batch, &mut ends);
+        assert_eq!((batch.len(), ends.len()), (1, 1));
+        assert!(queue.is_ready());
+    }
+
+    #[test]
+    fn who_waits_for_an_answer_is_not_dropped() {
+        use super::super::format::frame::Kind::{Block, Owned};
+        let (reply, _answer) = std::sync::mpsc::sync_channel(1);
+        let mut queue = Queue::default();
+        queue.push(Unit { entries: vec![block(P, 1, 0)], reply: Some(reply) });
+        queue.withdraw(P, 1);
+        assert!(queue.is_ready());
+        queue.push(Unit { entries: vec![owned(P, 2)], reply: None });
+        assert_eq!(take(&mut queue, true), [], "the new tenure comes after it");
+        assert_eq!(take(&mut queue, false), [(Block, Some(P)), (Owned, Some(P))]);
+    }
+
+    #[test]
+    fn ranges_without_records_are_withdrawn_like_blocks() {
+        use super::super::format::frame::Kind::{Empty, Gap};
+        let empty = |tenure| Entry::Empty { partition: P, tenure, first: 0, next: 1 };
+        let gap = |tenure| Entry::Gap { partition: P, tenure, first: 0, next: 1, reason: String::new() };
+        let mut queue = queue(vec![empty(1), gap(1), empty(2), gap(2), empty(3), gap(3)]);
+        queue.withdraw(P, 2);
+        assert_eq!(take(&mut queue, false), [(Empty, Some(P)), (Gap, Some(P))]);
+        assert_eq!(queue.bytes(), 0);
+    }
 }

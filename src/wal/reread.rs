@@ -72,9 +72,13 @@ fn scan(
             Piece::Damage(Damage { header: Some(header), part: BadPart::Pad, .. })
                 if header.partition == wanted.partition =>
             {
-                if let Some(block) = header.block().filter(|block| wanted.note_block(header.lsn, block)) {
-                    let payload = read_payload(file.as_ref(), &header)?.into();
-                    wanted.blocks.push(Block { header: block, payload });
+                let payload = || read_payload(file.as_ref(), &header);
+                match header.block() {
+                    Some(block) if wanted.note_block(header.lsn, &block) => {
+                        wanted.blocks.push(Block { header: block, payload: payload()?.into() });
+                    }
+                    Some(_) => {}
+                    None => wanted.note_other(&header, &payload()?),
                 }
             }
             Piece::Damage(damage) => {
@@ -179,5 +183,31 @@ impl Wanted<'_> {
             at = at.max(*next);
         }
         at >= self.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::format::state::TenureRange;
+    use crate::wal::retention::Runs;
+
+    const P: Partition = Partition { topic: 1, number: 0 };
+    const Q: Partition = Partition { topic: 1, number: 1 };
+
+    /// Damage in a segment that has nothing of a range must not keep the range from being read.
+    #[test]
+    fn a_sealed_segment_is_looked_at_first_only_if_a_block_of_it_touches_the_range() {
+        let mut runs = Runs::default();
+        runs.note_range(P, 1, TenureRange { tenure: 1, first: 5, next: 10 });
+        let runs = Arc::new(runs);
+        let (salt, first_lsn, start, end, len) = (1, 1, 8192, 1 << 16, 1 << 16);
+        let sealed = Listed { number: 1, salt, first_lsn, start, end, len, runs, sealed: true, verified: true };
+        let ranges = [(P, 5, 10), (P, 3, 6), (P, 9, 12), (P, 6, 7), (P, 3, 5), (P, 10, 12), (Q, 5, 10)];
+        let found = ranges.map(|(partition, first, next)| may_hold(&sealed, partition, first, next));
+        assert_eq!(found, [true, true, true, true, false, false, false]);
+        // The blocks of the segment that is written to are not summed up yet.
+        let active = Listed { sealed: false, runs: Arc::default(), ..sealed };
+        assert!(may_hold(&active, P, 5, 10));
     }
 }

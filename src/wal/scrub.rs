@@ -244,3 +244,102 @@ impl File for Paced {
         self.inner.sync_data()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Storage;
+    use crate::io::sim::Sim;
+    use crate::record::batch::payload_crc;
+    use crate::record::{Block, BlockHeader, Partition};
+    use crate::wal::Entry;
+    use crate::wal::options::Options;
+    use crate::wal::recovery::recover;
+    use crate::wal::segment::wal_name;
+    use std::fmt::Write as _;
+    use std::path::Path;
+    use std::sync::Mutex;
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    const DIR: &str = "/wal";
+    const P: Partition = Partition { topic: 1, number: 0 };
+
+    /// Collects what people are told.
+    #[derive(Clone, Debug, Default)]
+    struct Told(Arc<Mutex<String>>);
+
+    impl Visit for Told {
+        fn record_debug(&mut self, _: &Field, value: &dyn std::fmt::Debug) {
+            writeln!(self.0.lock().unwrap(), "{value:?}").unwrap();
+        }
+    }
+
+    impl Subscriber for Told {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            event.record(&mut self.clone());
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    /// A segment with one block, and the position and the LSN of that.
+    fn written() -> (Sim, Listed, u64, u64) {
+        let sim = Sim::new(1);
+        let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+        let mut options = Options::new(DIR, Arc::new(Metrics::new()));
+        (options.segment_bytes, options.seed) = (64 << 10, Some(1));
+        let mut writer = recover(&storage, &options).unwrap().writer;
+        while writer.rack().work(&mut || {}).unwrap() {}
+        let payload = vec![1; 3000];
+        let header = BlockHeader {
+            partition: P,
+            first: 0,
+            next: 1,
+            leader_epoch: 0,
+            tenure: 1,
+            count: 1,
+            digest: 0,
+            payload_crc: payload_crc(&payload),
+        };
+        let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
+        let block = Entry::Block(Block { header, payload: payload.into() });
+        assert_eq!(writer.append(&[owned, block]).unwrap(), 2);
+        let at = writer.locations().last().unwrap();
+        let listed = writer.catalogue().get(at.segment).unwrap();
+        (sim, listed, at.position, at.lsn)
+    }
+
+    #[test]
+    fn what_is_right_at_the_second_look_is_no_damage_and_is_told_with_its_file() {
+        let (sim, listed, position, lsn) = written();
+        let path = Path::new(DIR).join(wal_name(listed.number));
+        let good = sim.open(&path, false).unwrap();
+        let harmed = sim.snapshot();
+        harmed.damage(&path, |bytes| bytes[position as usize + 1000] ^= 1).unwrap();
+        let bad = harmed.open(&path, false).unwrap();
+        let mut scanner = Scanner::new(Arc::clone(&bad), listed.salt, position, lsn, listed.end);
+        let Some(Piece::Damage(damage)) = scanner.next_piece() else { panic!("the damage is not seen") };
+        assert!(is_still_damaged(&listed, &bad, &damage));
+        let told = Told::default();
+        let again = tracing::subscriber::with_default(told.clone(), || is_still_damaged(&listed, &good, &damage));
+        assert!(!again);
+        let text = told.0.lock().unwrap().clone();
+        assert!(text.contains(&format!(" {} at byte {position} ", wal_name(listed.number))), "{text}");
+    }
+}

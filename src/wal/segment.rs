@@ -69,6 +69,11 @@ pub fn unfinished_name(name: &str) -> String {
     format!("{name}.tmp")
 }
 
+/// The segment that a file of the log directory belongs to, if its name says so.
+pub fn segment_of(name: &str) -> Option<u64> {
+    name.get(..DIGITS)?.parse().ok()
+}
+
 /// Says what a file name means.
 pub fn classify(name: &str) -> FileName {
     let digits = |stem: &str| stem.len() == DIGITS && stem.bytes().all(|b| b.is_ascii_digit());

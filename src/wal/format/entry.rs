@@ -376,3 +376,55 @@ fn text_payload(kind: &'static str, text: &str, out: &mut Vec<u8>) -> Result<(),
 fn text(kind: &'static str, payload: &[u8]) -> Result<String, PayloadError> {
     payload::decode::<TextPayload>(kind, payload).map(|value| value.text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::BlockHeader;
+    use crate::wal::format::ALIGN;
+
+    /// One of each kind, with texts and payloads of this length.
+    fn entries(len: usize) -> Vec<Entry> {
+        let (partition, tenure, first, next) = (Partition { topic: 1, number: 2 }, 3, 4, 5);
+        let text = || "x".repeat(len);
+        let header =
+            BlockHeader { partition, first, next, leader_epoch: -1, tenure, count: 1, digest: 0, payload_crc: 0 };
+        let delivered = |keep_from| {
+            let detail = vec![7; len];
+            Entry::Delivered { route: 0, partition, first, next, through_lsn: 6, keep_from, detail }
+        };
+        let ranges = vec![PlanRange { topic: 1, partition: 2, from: 4, until: 5 }; len.min(9)];
+        vec![
+            Entry::Block(Block { header, payload: Bytes::from(vec![1; len]) }),
+            Entry::Empty { partition, tenure, first, next },
+            Entry::Gap { partition, tenure, first, next, reason: text() },
+            Entry::Topic { number: 1, name: text(), id: TopicId([8; 16]) },
+            Entry::Owned { partition, tenure, first, next, acked_entries: text() },
+            Entry::Disowned { partition, tenure, first, next },
+            Entry::Confirmed { partition, tenure, next },
+            Entry::Returning { partition, tenure, first, next },
+            Entry::Named { route: 0, partition, name: text() },
+            delivered(None),
+            delivered(Some(4)),
+            Entry::Route { route: 0, name: text() },
+            Entry::Plan { route: 0, id: 9, time_ms: 10, ranges, blocks: Vec::new() },
+            Entry::PlanDropped { route: 0, id: 9 },
+            Entry::RetiredBelow { segment: 2, lsn: 6 },
+            Entry::Idle,
+        ]
+    }
+
+    /// The bound decides what fits into a segment: below the frame, a group would run over what is kept for the footer;
+    /// far above it, blocks would be refused for want of space that is there.
+    #[test]
+    fn an_entry_takes_its_frame_and_no_more_than_two_alignments_beside_it() {
+        for len in [0, 1, 7, 8, 5000] {
+            for entry in entries(len) {
+                let frame = entry.encode(&mut Vec::new()).unwrap().frame_len();
+                let (kind, bytes) = (entry.kind(), entry.bytes());
+                let fits = frame + ALIGN..=frame + 2 * ALIGN;
+                assert!(fits.contains(&bytes), "{kind:?} with {len}: {bytes} for a frame of {frame}");
+            }
+        }
+    }
+}

@@ -89,6 +89,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<IndexEntry>, PayloadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wal::format::frame::Kind;
 
     #[test]
     fn an_entry_is_56_bytes() {
@@ -113,5 +114,22 @@ mod tests {
     #[test]
     fn a_hostile_count_is_refused() {
         assert!(decode(&u64::MAX.to_le_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_is_reserved_is_the_frame_and_a_page() {
+        for entries in [0, 1, 2, 39, 400] {
+            let header = FrameHeader::new(Kind::Block);
+            let mut payload = Vec::new();
+            encode(&vec![IndexEntry::of(&header); entries], &mut payload).unwrap();
+            assert_eq!(reserve(entries), (FRAME_HEADER + payload.len()) as u64 + PAGE, "{entries} entries");
+        }
+    }
+
+    #[test]
+    fn a_segment_ends_before_its_index_is_longer_than_a_payload() {
+        let most = (MAX_PAYLOAD as usize - 8) / ENTRY_BYTES as usize;
+        assert!(!is_at_limit(0) && !is_at_limit(1) && !is_at_limit(most - 1));
+        assert!(is_at_limit(most) && is_at_limit(most + 1));
     }
 }

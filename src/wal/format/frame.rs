@@ -319,4 +319,21 @@ mod tests {
         assert_eq!(Kind::from_number(0), None);
         assert_eq!(Kind::from_number(18), None);
     }
+
+    #[test]
+    fn fields_are_allowed_up_to_their_limits_and_no_further() {
+        let header = |payload_len, pad_len, lsn| {
+            let header = FrameHeader { payload_len, pad_len, lsn, position: 8192, ..FrameHeader::new(Kind::Block) };
+            FrameHeader::decode(&header.encode(7), 7, 8192)
+        };
+        let (page, limit) = (PAGE as u32, NUMBER_LIMIT);
+        for (payload_len, pad_len, lsn) in [(MAX_PAYLOAD, 0, 1), (0, page - 8, 1), (3, 5, limit - 1)] {
+            let read = header(payload_len, pad_len, lsn).unwrap();
+            assert_eq!((read.payload_len, read.pad_len, read.lsn), (payload_len, pad_len, lsn));
+        }
+        assert_eq!(header(MAX_PAYLOAD + 8, 0, 1), Err(FrameError::Field("payload length")));
+        assert_eq!(header(0, page, 1), Err(FrameError::Field("pad length")));
+        assert_eq!(header(3, 4, 1), Err(FrameError::Field("length")));
+        assert_eq!(header(0, 0, limit), Err(FrameError::Field("lsn")));
+    }
 }

@@ -203,4 +203,31 @@ mod tests {
         put(&mut page, CRC, &crc.to_le_bytes());
         assert_eq!(SegmentHeader::decode(&page), Err(HeaderError::Version(2)));
     }
+
+    #[test]
+    fn a_segment_follows_the_number_before_its_own_or_none() {
+        let decode = |number, before| {
+            let predecessor = Predecessor { number: before, ..sample().predecessor };
+            SegmentHeader::decode(&SegmentHeader { number, predecessor, ..sample() }.encode())
+        };
+        for (number, before) in [(1, 0), (3, 0), (3, 2), (NUMBER_LIMIT - 1, NUMBER_LIMIT - 2)] {
+            let read = decode(number, before).unwrap();
+            assert_eq!((read.number, read.predecessor.number), (number, before));
+        }
+        for (number, before) in [(0, 0), (0, u64::MAX), (3, 1), (3, 3), (2, 3), (NUMBER_LIMIT, NUMBER_LIMIT - 1)] {
+            assert_eq!(decode(number, before), Err(HeaderError::Reserved), "{number} after {before}");
+        }
+    }
+
+    #[test]
+    fn lsns_count_from_one_and_what_was_built_ends_with_a_page() {
+        let decode =
+            |first_lsn, built_end| SegmentHeader::decode(&SegmentHeader { first_lsn, built_end, ..sample() }.encode());
+        for (first_lsn, built_end) in [(1, PAGE), (NUMBER_LIMIT - 1, PAGE)] {
+            assert_eq!(decode(first_lsn, built_end).unwrap().first_lsn, first_lsn);
+        }
+        for (first_lsn, built_end) in [(0, PAGE), (NUMBER_LIMIT, PAGE), (1, PAGE + 8)] {
+            assert_eq!(decode(first_lsn, built_end), Err(HeaderError::Reserved), "{first_lsn}, {built_end}");
+        }
+    }
 }

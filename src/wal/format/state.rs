@@ -353,4 +353,27 @@ mod tests {
         assert_eq!(State::decode(&bytes).unwrap(), state);
         assert!(State::decode(&bytes[..bytes.len() - 1]).is_err());
     }
+
+    #[test]
+    fn what_is_given_up_begins_in_the_range_and_is_of_that_tenure_or_older() {
+        let given_up = Disowned { tenure: 2, first: 5, next: 9, lsn: 7 };
+        for (tenure, first) in [(2, 5), (2, 8), (1, 6), (0, 5)] {
+            assert!(given_up.covers(tenure, first), "tenure {tenure}, offset {first}");
+        }
+        for (tenure, first) in [(3, 5), (2, 4), (2, 9), (1, 9), (2, 10)] {
+            assert!(!given_up.covers(tenure, first), "tenure {tenure}, offset {first}");
+        }
+        assert!(!Disowned { next: 5, ..given_up }.covers(2, 5), "an empty range");
+    }
+
+    #[test]
+    fn each_route_has_its_own_delivery_and_nothing_before_its_first_receipt() {
+        let mut state = PartitionState::default();
+        let delivery = Delivery { delivered: 10, delivered_lsn: 3, receipt: None, named: Some("x".to_owned()) };
+        state.delivery.insert(1, delivery.clone());
+        assert_eq!(state.on_route(1), delivery);
+        let nothing = state.on_route(DEFAULT_ROUTE);
+        assert_eq!((nothing.delivered, nothing.delivered_lsn, nothing.named), (NO_OFFSET, 0, None));
+        assert_eq!(state.delivered(), NO_OFFSET);
+    }
 }

@@ -251,3 +251,235 @@ fn remove(disk: &dyn Storage, dir: &Path, numbers: &[u64]) -> Result<(), WalErro
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::IoError;
+    use crate::io::fault::{Faults, Operation};
+    use crate::io::sim::Sim;
+    use crate::metrics::Metrics;
+    use crate::record::{Block, BlockHeader, Partition};
+    use crate::wal::format::entry::Entry;
+    use crate::wal::recovery::{Recovered, recover};
+    use crate::wal::segment::{FileName, classify};
+    use std::path::PathBuf;
+
+    const DIR: &str = "/wal";
+    const SEGMENT: u64 = 64 << 10;
+    const P: Partition = Partition { topic: 1, number: 0 };
+
+    fn options(seed: u64) -> Options {
+        let mut options = Options::new(DIR, Arc::new(Metrics::new()));
+        (options.segment_bytes, options.seed) = (SEGMENT, Some(seed));
+        options
+    }
+
+    fn opened(sim: &Sim, options: &Options) -> Result<Recovered, WalError> {
+        let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+        recover(&storage, options)
+    }
+
+    /// With all its spares.
+    fn start(sim: &Sim, options: &Options) -> Recovered {
+        let log = opened(sim, options).unwrap();
+        while log.writer.rack().work(&mut || {}).unwrap() {}
+        log
+    }
+
+    fn owned(words: usize) -> Entry {
+        Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: "a".repeat(words) }
+    }
+
+    fn block(first: i64, bytes: usize) -> Entry {
+        let payload = vec![first as u8 + 1; bytes];
+        let header = BlockHeader {
+            partition: P,
+            first,
+            next: first + 1,
+            leader_epoch: 0,
+            tenure: 1,
+            count: 1,
+            digest: 0,
+            payload_crc: payload_crc(&payload),
+        };
+        Entry::Block(Block { header, payload: Bytes::from(payload) })
+    }
+
+    fn delivered(next: i64) -> Entry {
+        let detail = vec![7; 9];
+        Entry::Delivered { route: 0, partition: P, first: 0, next, through_lsn: 1, keep_from: None, detail }
+    }
+
+    fn path(number: u64) -> PathBuf {
+        Path::new(DIR).join(wal_name(number))
+    }
+
+    fn bytes_of_all_files(sim: &Sim) -> u64 {
+        sim.files().values().map(|bytes| bytes.len() as u64).sum()
+    }
+
+    fn torn_copies(sim: &Sim) -> Vec<String> {
+        let names = sim.list(Path::new(DIR)).unwrap();
+        names.into_iter().filter(|name| classify(name) == FileName::Torn).collect()
+    }
+
+    /// Logs two blocks and kills the machine; of the second one not all has come to the disk.
+    fn torn(sim: &Sim, mut log: Recovered) -> Sim {
+        let first = log.writer.state().partitions[&P].admitted;
+        log.writer.append(&[block(first, 700)]).unwrap();
+        log.writer.idle().unwrap();
+        log.writer.append(&[block(first + 1, 700)]).unwrap();
+        let byte = log.writer.locations().next().unwrap().position as usize + FRAME_HEADER + 9;
+        let number = log.writer.segment();
+        drop(log);
+        let sim = sim.kill();
+        sim.damage(&path(number), |bytes| bytes[byte] ^= 1).unwrap();
+        sim
+    }
+
+    #[test]
+    fn what_was_cut_is_kept_of_the_newest_torn_tails() {
+        let mut sim = Sim::new(1);
+        let mut log = start(&sim, &options(1));
+        log.writer.append(&[owned(3)]).unwrap();
+        for number in 1..=7_u64 {
+            assert_eq!(log.writer.segment(), number);
+            sim = torn(&sim, log);
+            log = start(&sim, &options(number + 1));
+            let cut = log.report.torn.clone().unwrap();
+            let copy = Path::new(DIR).join(torn_name(number));
+            assert_eq!((&cut.path, cut.kept_as.as_ref()), (&path(number), Some(&copy)));
+            let files = sim.files();
+            assert!(files[&copy] == files[&path(number)][cut.position as usize..], "segment {number}");
+            let newest: Vec<String> = (number.saturating_sub(3).max(1)..=number).map(torn_name).collect();
+            assert_eq!(torn_copies(&sim), newest);
+        }
+    }
+
+    #[test]
+    fn a_full_disk_costs_the_copy_of_a_torn_tail_and_a_broken_one_ends_the_start() {
+        let sim = Sim::new(1);
+        let mut log = start(&sim, &options(1));
+        log.writer.append(&[owned(3)]).unwrap();
+        let sim = torn(&sim, log);
+        // The first sync is that of the segment.
+        for (operation, later) in [(Operation::Create, 0), (Operation::Write, 0), (Operation::Sync, 1)] {
+            let failing = |errno| {
+                let sim = sim.snapshot();
+                let faults = Arc::new(Faults::new(Arc::new(sim.clone())));
+                faults.fail(operation, later, errno);
+                let storage: Arc<dyn Storage> = faults;
+                (sim, recover(&storage, &options(2)))
+            };
+            let (full, log) = failing(28);
+            let log = log.unwrap_or_else(|error| panic!("{operation:?}: {error}"));
+            assert_eq!(log.report.torn.as_ref().unwrap().kept_as, None, "{operation:?}");
+            assert_eq!(log.writer.state().partitions[&P].admitted, 1, "{operation:?}");
+            assert_eq!(torn_copies(&full), Vec::<String>::new(), "{operation:?}: what it got is not kept");
+            let (broken, log) = failing(5);
+            assert!(matches!(log, Err(WalError::Io(_))), "{operation:?}");
+            let log = start(&broken.kill(), &options(3));
+            assert!(log.report.torn.as_ref().unwrap().kept_as.is_some(), "{operation:?}: nothing of it is lost");
+            assert_eq!(log.writer.state().partitions[&P].admitted, 1, "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn a_retired_segment_that_is_still_there_is_removed_for_good() {
+        let sim = Sim::new(1);
+        let mut log = start(&sim, &options(1));
+        log.writer.append(&[owned(3), block(0, 700)]).unwrap();
+        assert!(log.writer.roll().unwrap());
+        log.writer.append(&[block(1, 700), delivered(1)]).unwrap();
+        let retires = log.writer.retirement(u64::MAX).unwrap();
+        log.writer.append(&[retires]).unwrap();
+        drop(log);
+        let sim = sim.kill();
+        assert!(sim.files().contains_key(&path(1)));
+        let log = opened(&sim, &options(2)).unwrap();
+        assert_eq!(log.report.removed, [1]);
+        assert!(!sim.files().contains_key(&path(1)));
+        assert_eq!(log.writer.rack().used(), bytes_of_all_files(&sim));
+        for seed in 0..64 {
+            assert!(!sim.crash(seed).files().contains_key(&path(1)), "it comes back with a power cut, seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_new_log_may_have_the_whole_volume_and_not_a_byte_more() {
+        let quota = 16 * SEGMENT;
+        for missing in [0, 1] {
+            let sim = Sim::new(1);
+            sim.set_capacity(Some(quota - missing));
+            let log = opened(&sim, &Options { max_bytes: Some(quota), ..options(1) });
+            assert_eq!(log.is_ok(), missing == 0, "{missing} bytes less: {:?}", log.err());
+        }
+    }
+
+    /// On a full disk only receipts make room again, and recovery's own segment is where they go.
+    #[test]
+    fn a_small_segment_has_room_for_receipts_behind_a_large_state_and_a_copied_tail() {
+        let options = |seed| Options { segment_bytes: 1 << 20, ..options(seed) };
+        let sim = Sim::new(1);
+        let mut log = start(&sim, &options(1));
+        log.writer.append(&[owned(100_000)]).unwrap();
+        log.writer.append(&[block(0, 700)]).unwrap();
+        log.writer.idle().unwrap();
+        log.writer.append(&[block(1, 60_000)]).unwrap();
+        drop(log);
+        let sim = sim.kill();
+        for path in sim.files().into_keys().filter(|path| path.extension().is_some_and(|ending| ending == "spare")) {
+            sim.unlink(&path).unwrap();
+        }
+        // Too little for a whole segment.
+        sim.set_capacity(Some(sim.used() + (600 << 10)));
+        let mut log = opened(&sim, &options(2)).unwrap();
+        assert_eq!((log.report.copied, log.writer.segment()), (1, 2));
+        assert!(sim.files()[&path(2)].len() < 600 << 10);
+        sim.set_capacity(Some(sim.used()));
+        for receipt in 0..20 {
+            assert_eq!(log.writer.append(&[delivered(1)]).unwrap(), 1, "receipt {receipt}");
+        }
+        assert_eq!(log.writer.rack().used(), bytes_of_all_files(&sim));
+    }
+
+    /// Gives a few bytes for each read.
+    #[derive(Debug)]
+    struct Trickle(Arc<dyn File>);
+
+    impl File for Trickle {
+        fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
+            self.0.write_at(position, slices)
+        }
+
+        fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, IoError> {
+            let most = buffer.len().min(7);
+            self.0.read_at(position, &mut buffer[..most])
+        }
+
+        fn len(&self) -> Result<u64, IoError> {
+            self.0.len()
+        }
+
+        fn set_len(&self, len: u64) -> Result<(), IoError> {
+            self.0.set_len(len)
+        }
+
+        fn sync_data(&self) -> Result<(), IoError> {
+            self.0.sync_data()
+        }
+    }
+
+    #[test]
+    fn a_payload_is_read_whole_however_little_a_read_gives() {
+        let sim = Sim::new(1);
+        sim.create_dir_all(Path::new(DIR)).unwrap();
+        let file = sim.create_new(&path(1)).unwrap();
+        let bytes: Vec<u8> = (0..100).collect();
+        file.write_at(0, &[IoSlice::new(&bytes)]).unwrap();
+        let mut read = vec![0; 60];
+        read_exactly(&Trickle(file), 20, &mut read).unwrap();
+        assert_eq!(read, bytes[20..80]);
+    }
+}

@@ -147,3 +147,196 @@ pub fn find<'a>(kept: &'a [Kept], block: &CorruptBlock) -> Option<&'a Kept> {
 
 /// A segment and an LSN in it.
 pub type Place = (u64, Lsn);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::File;
+    use crate::io::sim::Sim;
+    use crate::record::Partition;
+    use crate::record::batch::payload_crc;
+    use crate::wal::format::frame::Kind;
+    use crate::wal::segment::wal_name;
+    use std::sync::Arc;
+
+    const DIR: &str = "/wal";
+    const WAL_ID: u128 = 9;
+
+    fn damaged() -> CorruptBlock {
+        CorruptBlock {
+            path: Path::new(DIR).join(wal_name(3)),
+            segment: 3,
+            salt: 77,
+            position: 8192,
+            end: 12288,
+            lsn: 5,
+            partition: Partition { topic: 1, number: 2 },
+            tenure: 6,
+            first: 10,
+            next: 14,
+            count: 4,
+            digest: 99,
+            header: None,
+        }
+    }
+
+    fn sim() -> Sim {
+        let sim = Sim::new(1);
+        sim.create_dir_all(Path::new(DIR)).unwrap();
+        sim
+    }
+
+    /// The file of [`damaged`], with a payload of this length.
+    fn kept(sim: &Sim, len: usize) -> (Kept, Vec<u8>) {
+        let block = damaged();
+        let payload: Vec<u8> = (0..len).map(|i| i as u8 + 1).collect();
+        let header = FrameHeader {
+            lsn: block.lsn,
+            position: block.position,
+            first: block.first,
+            next: block.next,
+            partition: block.partition,
+            count: block.count,
+            digest: block.digest,
+            tenure: block.tenure,
+            payload_crc: payload_crc(&payload),
+            ..FrameHeader::new(Kind::Block)
+        };
+        let target = Target { wal_id: WAL_ID, segment: block.segment, salt: block.salt };
+        let kept = write(sim, Path::new(DIR), &target, &header, &payload).unwrap();
+        (kept, payload)
+    }
+
+    #[test]
+    fn a_repair_takes_as_many_bytes_as_its_file() {
+        let sim = sim();
+        for len in [1, 7, 8, 203] {
+            let (kept, payload) = kept(&sim, len);
+            let file = sim.files()[&Path::new(DIR).join(kept.name())].clone();
+            assert_eq!(kept.bytes(), file.len() as u64, "payload of {len} bytes");
+            let (again, block) = read(&sim, Path::new(DIR), &kept.name()).unwrap();
+            assert_eq!((again, &block.payload[..]), (kept, &payload[..]));
+        }
+        assert_eq!(sim.list(Path::new(DIR)).unwrap(), [repair_name(3, 5)], "each one took the place of the last");
+    }
+
+    #[test]
+    fn a_repair_mends_its_own_block_and_no_other() {
+        let files = [kept(&sim(), 20).0];
+        assert!(files[0].mends(&damaged()));
+        assert_eq!(find(&files, &damaged()), Some(&files[0]));
+        let others: [fn(&mut CorruptBlock); 10] = [
+            |block| block.segment += 1,
+            |block| block.salt += 1,
+            |block| block.lsn += 1,
+            |block| block.position += 8,
+            |block| block.partition.number += 1,
+            |block| block.first += 1,
+            |block| block.next += 1,
+            |block| block.digest += 1,
+            |block| block.count += 1,
+            |block| block.tenure += 1,
+        ];
+        for (number, change) in others.iter().enumerate() {
+            let mut other = damaged();
+            change(&mut other);
+            assert!(!files[0].mends(&other) && find(&files, &other).is_none(), "{number}: {other:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_file_of_this_log_under_its_own_name_is_loaded() {
+        let sim = sim();
+        let dir = Path::new(DIR);
+        let (kept, _) = kept(&sim, 20);
+        let (own, another) = (kept.name(), repair_name(3, 6));
+        let names = [own.clone()];
+        let loaded = load(&sim, dir, &names, WAL_ID);
+        assert_eq!((loaded.kept, loaded.bad), (vec![kept], Vec::new()));
+        let loaded = load(&sim, dir, &names, WAL_ID + 1);
+        assert!(loaded.kept.is_empty());
+        assert_eq!(loaded.bad, [(own.clone(), "it belongs to another log".to_owned())]);
+        sim.rename(&dir.join(&own), &dir.join(&another)).unwrap();
+        let loaded = load(&sim, dir, &[another.clone(), own.clone()], WAL_ID);
+        assert!(loaded.kept.is_empty());
+        assert_eq!(loaded.bad[0], (another, format!("it says that it is {own}")));
+        assert_eq!((loaded.bad.len(), &loaded.bad[1].0), (2, &own), "and the other one is not there");
+    }
+
+    /// Gives a few bytes for each read.
+    #[derive(Debug)]
+    struct Trickle<T>(T);
+
+    impl Storage for Trickle<Sim> {
+        fn create_new(&self, path: &Path) -> Result<Arc<dyn File>, IoError> {
+            self.0.create_new(path)
+        }
+
+        fn open(&self, path: &Path, write: bool) -> Result<Arc<dyn File>, IoError> {
+            Ok(Arc::new(Trickle(self.0.open(path, write)?)))
+        }
+
+        fn list(&self, dir: &Path) -> Result<Vec<String>, IoError> {
+            self.0.list(dir)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
+            self.0.rename(from, to)
+        }
+
+        fn unlink(&self, path: &Path) -> Result<(), IoError> {
+            self.0.unlink(path)
+        }
+
+        fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
+            self.0.sync_dir(dir)
+        }
+
+        fn create_dir_all(&self, dir: &Path) -> Result<(), IoError> {
+            self.0.create_dir_all(dir)
+        }
+
+        fn exists(&self, path: &Path) -> Result<bool, IoError> {
+            self.0.exists(path)
+        }
+
+        fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, IoError> {
+            self.0.lock(path)
+        }
+
+        fn free_bytes(&self, dir: &Path) -> Result<u64, IoError> {
+            self.0.free_bytes(dir)
+        }
+    }
+
+    impl File for Trickle<Arc<dyn File>> {
+        fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
+            self.0.write_at(position, slices)
+        }
+
+        fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, IoError> {
+            let most = buffer.len().min(7);
+            self.0.read_at(position, &mut buffer[..most])
+        }
+
+        fn len(&self) -> Result<u64, IoError> {
+            self.0.len()
+        }
+
+        fn set_len(&self, len: u64) -> Result<(), IoError> {
+            self.0.set_len(len)
+        }
+
+        fn sync_data(&self) -> Result<(), IoError> {
+            self.0.sync_data()
+        }
+    }
+
+    #[test]
+    fn a_repair_is_read_whole_however_little_a_read_gives() {
+        let sim = sim();
+        let (kept, payload) = kept(&sim, 100);
+        let (again, block) = read(&Trickle(sim), Path::new(DIR), &kept.name()).unwrap();
+        assert_eq!((again, &block.payload[..]), (kept, &payload[..]));
+    }
+}

@@ -89,6 +89,8 @@ pub struct Repairs {
 #[derive(Debug, Default)]
 struct Room {
     kept: BTreeMap<Place, Kept>,
+    /// Files that went bad since; they lie there until they are written again or their segment is retired.
+    spoilt: BTreeMap<Place, Kept>,
     open: BTreeMap<Place, Open>,
     /// Damaged blocks that nobody needs any more.
     moot: BTreeSet<Place>,
@@ -118,7 +120,9 @@ impl Repairs {
             read => {
                 let reason = read.err().unwrap_or_else(|| "it is another file now".to_owned());
                 tracing::warn!("repair file {}: {reason}; the block is fetched once more", kept.name());
-                self.room().kept.remove(&place(block));
+                let mut room = self.room();
+                room.kept.remove(&place(block));
+                room.spoilt.insert(place(block), kept);
                 None
             }
         }
@@ -183,8 +187,8 @@ impl Repairs {
         }
     }
 
-    /// Keeps a block that was fetched again, if it is the one that was logged; durable when this returns. Returns the
-    /// bytes of its file.
+    /// Keeps a block that was fetched again, if it is the one that was logged; durable when this returns. Returns by
+    /// how many bytes the repair files grew.
     pub fn keep(&self, block: &CorruptBlock, fetched: &Block) -> Result<u64, KeepError> {
         accept::accept(block, fetched)?;
         let target = Target { wal_id: self.wal_id, segment: block.segment, salt: block.salt };
@@ -194,9 +198,10 @@ impl Repairs {
         let mut room = self.room();
         room.kept.insert(place(block), kept);
         room.open.remove(&place(block));
+        let replaced = room.spoilt.remove(&place(block)).map_or(0, |spoilt| spoilt.bytes());
         drop(room);
         self.changes.fetch_add(1, Ordering::AcqRel);
-        Ok(bytes)
+        Ok(bytes.saturating_sub(replaced))
     }
 
     /// Grows whenever a block was repaired or forgotten.
@@ -207,14 +212,18 @@ impl Repairs {
     /// Forgets what belongs to segments below this number, which are retired, and removes its files. Returns their bytes.
     pub fn retire(&self, below: u64) -> Result<u64, WalError> {
         let mut room = self.room();
-        let later = room.kept.split_off(&(below, 0));
-        let gone = std::mem::replace(&mut room.kept, later);
+        let Room { kept, spoilt, .. } = &mut *room;
+        let gone = [kept, spoilt].map(|files| {
+            let later = files.split_off(&(below, 0));
+            std::mem::replace(files, later)
+        });
         room.open = room.open.split_off(&(below, 0));
         room.moot = room.moot.split_off(&(below, 0));
         drop(room);
-        let names: Vec<String> = gone.values().map(Kept::name).collect();
+        let gone = || gone.iter().flat_map(BTreeMap::values);
+        let names: Vec<String> = gone().map(Kept::name).collect();
         files::remove(self.storage.as_ref(), &self.dir, names.iter())?;
-        Ok(gone.values().map(Kept::bytes).sum())
+        Ok(gone().map(Kept::bytes).sum())
     }
 
     /// How many there are.
@@ -245,4 +254,139 @@ fn frame_header(block: &CorruptBlock, fetched: &Block) -> FrameHeader {
         ..FrameHeader::new(Kind::Block)
     });
     FrameHeader { payload_crc: crate::record::batch::payload_crc(&fetched.payload), ..known }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::sim::Sim;
+    use crate::record::batch::{BatchBuilder, RecordRef};
+    use crate::record::{BlockHeader, Partition};
+    use crate::wal::segment::{repair_name, wal_name};
+    use bytes::Bytes;
+
+    const DIR: &str = "/wal";
+    const SEGMENT: u64 = 3;
+
+    /// What Kafka has at this offset.
+    fn block_of(first: i64) -> Block {
+        let mut builder = BatchBuilder::new(Vec::new(), first);
+        let value = vec![first as u8; 100];
+        builder.push(&RecordRef { offset: first, timestamp: 1000, key: None, value: Some(&value), headers: &[] });
+        let encoded = builder.finish(first + 1, 3);
+        let header = BlockHeader {
+            partition: Partition { topic: 1, number: 0 },
+            first,
+            next: first + 1,
+            leader_epoch: 3,
+            tenure: 1,
+            count: encoded.count,
+            digest: encoded.digest,
+            payload_crc: encoded.payload_crc,
+        };
+        Block { header, payload: Bytes::from(encoded.buffer) }
+    }
+
+    /// The same as a damaged place, with the offset as its LSN.
+    fn damaged(first: i64) -> CorruptBlock {
+        let BlockHeader { partition, first, next, tenure, count, digest, .. } = block_of(first).header;
+        let lsn = first as u64;
+        CorruptBlock {
+            path: Path::new(DIR).join(wal_name(SEGMENT)),
+            segment: SEGMENT,
+            salt: 77,
+            position: 4096 * lsn,
+            end: 4096 * (lsn + 1),
+            lsn,
+            partition,
+            tenure,
+            first,
+            next,
+            count,
+            digest,
+            header: None,
+        }
+    }
+
+    fn path(block: &CorruptBlock) -> PathBuf {
+        Path::new(DIR).join(repair_name(block.segment, block.lsn))
+    }
+
+    fn repairs(sim: &Sim) -> Repairs {
+        sim.create_dir_all(Path::new(DIR)).unwrap();
+        Repairs::new(Arc::new(sim.clone()), Path::new(DIR), 1, Vec::new())
+    }
+
+    #[test]
+    fn a_damaged_block_is_wanted_once_and_no_more_when_it_is_kept() {
+        let repairs = repairs(&Sim::new(1));
+        let (seventh, eighth) = (damaged(7), damaged(8));
+        assert!(repairs.want(&seventh));
+        let later = Attempt::Later("no answer".to_owned());
+        assert!(repairs.note(&seventh, later.clone()));
+        assert!(!repairs.want(&seventh), "it is known");
+        assert_eq!(repairs.wanted(), [Open { block: seventh.clone(), attempt: later }]);
+        assert!(!repairs.has(&seventh));
+        repairs.keep(&seventh, &block_of(7)).unwrap();
+        assert!(repairs.has(&seventh) && !repairs.has(&eighth));
+        assert!(!repairs.want(&seventh), "it is mended");
+        assert!(repairs.open().is_empty());
+        assert!(repairs.find(&seventh).unwrap().payload == block_of(7).payload);
+        assert!(repairs.want(&eighth));
+    }
+
+    #[test]
+    fn a_good_file_that_mends_another_block_is_not_handed_out() {
+        let sim = Sim::new(1);
+        let repairs = repairs(&sim);
+        let (seventh, eighth) = (damaged(7), damaged(8));
+        repairs.keep(&seventh, &block_of(7)).unwrap();
+        repairs.keep(&eighth, &block_of(8)).unwrap();
+        let other = sim.files()[&path(&eighth)].clone();
+        sim.damage(&path(&seventh), |bytes| *bytes = other).unwrap();
+        assert!(repairs.find(&seventh).is_none());
+        assert!(!repairs.has(&seventh) && repairs.want(&seventh), "it is fetched once more");
+        assert!(repairs.find(&eighth).unwrap().payload == block_of(8).payload);
+        repairs.keep(&seventh, &block_of(7)).unwrap();
+        assert!(repairs.find(&seventh).unwrap().payload == block_of(7).payload);
+    }
+
+    #[test]
+    fn a_file_that_went_bad_is_counted_once_and_goes_with_its_segment() {
+        let sim = Sim::new(1);
+        let repairs = repairs(&sim);
+        let seventh = damaged(7);
+        let bytes = repairs.keep(&seventh, &block_of(7)).unwrap();
+        let spoil = || {
+            sim.damage(&path(&seventh), |file| file[100] ^= 1).unwrap();
+            assert!(repairs.find(&seventh).is_none());
+        };
+        spoil();
+        assert_eq!(repairs.keep(&seventh, &block_of(7)).unwrap(), 0, "its place is taken");
+        spoil();
+        assert_eq!(repairs.retire(SEGMENT).unwrap(), 0);
+        assert_eq!(repairs.retire(SEGMENT + 1).unwrap(), bytes);
+        assert!(!sim.files().contains_key(&path(&seventh)));
+        assert_eq!(repairs.retire(SEGMENT + 1).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_was_not_tried_what_waits_and_what_was_given_up_is_told_apart() {
+        let repairs = repairs(&Sim::new(1));
+        let (seventh, eighth) = (damaged(7), damaged(8));
+        let later = |why: &str| Attempt::Later(why.to_owned());
+        let never = || Attempt::Never("Kafka no longer has it".to_owned());
+        assert!(!repairs.has_untried(), "there is nothing to try");
+        assert!(repairs.want(&seventh) && repairs.want(&eighth));
+        assert!(repairs.note(&seventh, later("no answer")));
+        assert!(repairs.has_untried());
+        assert!(repairs.note(&eighth, never()));
+        assert!(!repairs.has_untried());
+        assert!(!repairs.note(&eighth, never()) && !repairs.note(&seventh, later("no answer")), "known");
+        assert!(repairs.note(&seventh, later("no leader")));
+        assert!(!repairs.note(&damaged(9), never()), "nobody wants it");
+        assert_eq!(repairs.counts(), Counts { kept: 0, bytes: 0, waiting: 1, given_up: 1 });
+        let bytes = repairs.keep(&seventh, &block_of(7)).unwrap();
+        assert_eq!(repairs.counts(), Counts { kept: 1, bytes, waiting: 0, given_up: 1 });
+    }
 }
