@@ -79,3 +79,44 @@ impl Runs {
         self.runs.iter().flat_map(flat)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P: Partition = Partition { topic: 1, number: 0 };
+    const Q: Partition = Partition { topic: 1, number: 1 };
+
+    fn noted(blocks: &[(Partition, Lsn, u32, i64, i64)]) -> Runs {
+        let mut runs = Runs::default();
+        for &(partition, lsn, tenure, first, next) in blocks {
+            runs.note_range(partition, lsn, TenureRange { tenure, first, next });
+        }
+        runs
+    }
+
+    fn runs_of(runs: &Runs, partition: Partition) -> Vec<(u32, i64, i64, Lsn)> {
+        runs.runs[&partition].iter().map(|r| (r.range.tenure, r.range.first, r.range.next, r.last)).collect()
+    }
+
+    #[test]
+    fn blocks_are_summed_up_only_within_a_tenure_and_without_a_hole() {
+        let blocks =
+            [(P, 2, 1, 0, 3), (Q, 3, 1, 7, 8), (P, 4, 1, 3, 5), (P, 5, 2, 5, 6), (P, 6, 2, 8, 9), (Q, 7, 1, 8, 9)];
+        let runs = noted(&blocks);
+        assert_eq!(runs.blocks(), 6);
+        assert_eq!(runs_of(&runs, P), [(1, 0, 5, 4), (2, 5, 6, 5), (2, 8, 9, 6)]);
+        assert_eq!(runs_of(&runs, Q), [(1, 7, 9, 7)]);
+        assert_eq!(runs.ranges().collect::<Vec<_>>(), [(P, 0, 5), (P, 5, 6), (P, 8, 9), (Q, 7, 9)]);
+        assert_eq!(noted(&[]).ranges().count(), 0);
+    }
+
+    #[test]
+    fn a_block_is_noted_by_its_frame_header() {
+        let mut header = FrameHeader::new(crate::wal::format::frame::Kind::Block);
+        (header.partition, header.lsn, header.tenure, header.first, header.next) = (Q, 9, 4, 5, 8);
+        let mut runs = Runs::default();
+        runs.note(&header);
+        assert_eq!((runs_of(&runs, Q), runs.blocks()), (vec![(4, 5, 8, 9)], 1));
+    }
+}

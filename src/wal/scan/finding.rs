@@ -114,3 +114,49 @@ impl std::fmt::Display for CorruptBlock {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_told_from_what_is_wrong() {
+        let text = |verdict| {
+            let (path, reason) = (PathBuf::from("a.wal"), "bad page".to_owned());
+            Finding { verdict, path, position: 8, lsn: None, range: None, reason }.into_error().to_string()
+        };
+        let unreadable = text(Verdict::Unreadable);
+        assert!(unreadable.ends_with(": acknowledged bytes can't be read (bad page)"), "{unreadable}");
+        let wrong = text(Verdict::Refuse);
+        assert!(wrong.ends_with(": bad page"), "{wrong}");
+    }
+
+    #[test]
+    fn of_a_lost_block_all_is_known_but_its_epoch_and_its_payload() {
+        let named = IndexEntry {
+            lsn: 1,
+            position: 8192,
+            length: 4096,
+            digest: 4,
+            topic: 5,
+            partition: 6,
+            first: 7,
+            next: 9,
+            tenure: 10,
+            count: 2,
+        };
+        let lost = CorruptBlock::new(Path::new("a.wal"), 3, 11, &named, None);
+        assert_eq!((lost.segment, lost.salt, lost.lsn, lost.position, lost.end), (3, 11, 1, 8192, 12_288));
+        let expected = BlockHeader {
+            partition: Partition { topic: 5, number: 6 },
+            first: 7,
+            next: 9,
+            leader_epoch: -1,
+            tenure: 10,
+            count: 2,
+            digest: 4,
+            payload_crc: 0,
+        };
+        assert_eq!(lost.block(), expected);
+    }
+}

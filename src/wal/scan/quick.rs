@@ -50,3 +50,42 @@ fn runs(index: &Index) -> Runs {
     }
     runs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::format::footer::IndexEntry;
+
+    /// Frames of 104 bytes with these LSNs, at these positions, in a segment of the LSNs from 5 to 7.
+    fn fitting(blocks: &[(u64, u64)]) -> bool {
+        let entry = |(lsn, position): &(u64, u64)| IndexEntry {
+            lsn: *lsn,
+            position: *position,
+            length: 104,
+            digest: 0,
+            topic: 1,
+            partition: 0,
+            first: 0,
+            next: 1,
+            tenure: 1,
+            count: 1,
+        };
+        fits(&Index { position: 10_000, blocks: blocks.iter().map(entry).collect() }, 8192, 5..8)
+    }
+
+    #[test]
+    fn an_index_fits_only_if_its_blocks_follow_each_other_inside_the_segment() {
+        assert!(fitting(&[]));
+        assert!(fitting(&[(5, 8192), (6, 8296), (7, 9896)]));
+        for (what, blocks) in [
+            ("a block among the states", [(5, 8184), (6, 8400)]),
+            ("a block inside another", [(5, 8192), (6, 8288)]),
+            ("an LSN below the first", [(4, 8192), (6, 8400)]),
+            ("an LSN twice", [(5, 8192), (5, 8400)]),
+            ("an LSN of the next segment", [(5, 8192), (8, 8400)]),
+            ("a block inside the footer", [(5, 8192), (6, 9904)]),
+        ] {
+            assert!(!fitting(&blocks), "{what}");
+        }
+    }
+}

@@ -100,3 +100,25 @@ impl Window {
         at
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Storage;
+    use crate::io::sim::Sim;
+    use std::path::Path;
+
+    #[test]
+    fn the_memory_of_a_large_slice_is_given_back() {
+        const LARGE: usize = 5 * CHUNK;
+        let sim = Sim::new(1);
+        sim.create_dir_all(Path::new("/d")).unwrap();
+        let file = sim.create_new(Path::new("/d/f")).unwrap();
+        let len = (LARGE + CHUNK) as u64;
+        file.set_len(len).unwrap();
+        let mut window = Window::new(file, len);
+        assert_eq!(window.bytes(0, LARGE).len(), LARGE);
+        assert_eq!(window.bytes(LARGE as u64, 96).len(), 96);
+        assert!(window.buffer.capacity() <= 4 * CHUNK, "{}", window.buffer.capacity());
+    }
+}
