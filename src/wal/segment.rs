@@ -303,6 +303,8 @@ impl Image {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::sim::Sim;
+    use crate::wal::format::PAGE;
 
     #[test]
     fn names_mean_what_they_say() {
@@ -317,5 +319,59 @@ mod tests {
         for foreign in ["7.wal", "notes.txt", "00000000000000000007.wal.bak", "x.torn", "7-12.repair", ""] {
             assert_eq!(classify(foreign), FileName::Foreign, "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_repair_file_names_its_segment_and_lsn_in_full() {
+        let full = "7".repeat(DIGITS);
+        for stem in [format!("{full}-12"), format!("12-{full}"), full, "notes".to_owned()] {
+            for name in [format!("{stem}.repair"), format!("{stem}.repair.tmp")] {
+                assert_eq!(classify(&name), FileName::Foreign, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_are_written_where_they_are_asked_for_and_nowhere_else() {
+        let (sim, path) = (Sim::new(1), Path::new("/f"));
+        let file = sim.create_new(path).unwrap();
+        let (from, to) = (PAGE, PAGE + ZEROS as u64 + PAGE);
+        let mut expected = vec![7_u8; to as usize + 9];
+        file.write_at(0, &[IoSlice::new(&expected)]).unwrap();
+        write_zeros(file.as_ref(), from, to).unwrap();
+        expected[from as usize..to as usize].fill(0);
+        assert!(sim.files()[path] == expected);
+    }
+
+    #[test]
+    fn a_spare_without_room_for_a_long_state_stays_as_long_as_it_was() {
+        const SEGMENT: u64 = 64 << 10;
+        const SPARE: &str = "new-1.spare";
+        let (sim, dir) = (Sim::new(1), Path::new("/wal"));
+        sim.create_dir_all(dir).unwrap();
+        let file = sim.create_new(&dir.join(SPARE)).unwrap();
+        file.set_len(SEGMENT).unwrap();
+        let mut state = State::new(7);
+        state.routes.insert(0, "a".repeat(40_000));
+        let birth = Birth {
+            number: 1,
+            salt: 5,
+            first_lsn: 1,
+            retired_below: 0,
+            predecessor: Predecessor::default(),
+            state: &state,
+            tail: &[],
+        };
+        for room in [0, 1, PAGE, 2 * PAGE + 1] {
+            sim.set_capacity(Some(SEGMENT + room));
+            let refused = build(&sim, dir, SPARE, Arc::clone(&file), &birth);
+            assert!(matches!(&refused, Err(WalError::Io(error)) if error.is_full()), "{room} bytes: {refused:?}");
+            assert_eq!(file.len().unwrap(), SEGMENT, "{room} bytes");
+            assert_eq!(sim.list(dir).unwrap(), [SPARE], "{room} bytes");
+        }
+        sim.set_capacity(None);
+        let active = build(&sim, dir, SPARE, Arc::clone(&file), &birth).unwrap();
+        assert!(active.built_end > SEGMENT);
+        assert_eq!((active.capacity, file.len().unwrap()), (active.built_end, active.built_end));
     }
 }
