@@ -501,4 +501,26 @@ mod tests {
         flip(&sim, 2, footer + 20);
         assert_eq!(kinds(&sim, 2), [block, block, block, None]);
     }
+
+    #[test]
+    fn a_lowest_segment_that_is_missing_is_told() {
+        let sim = written();
+        sim.unlink(&path(1)).unwrap();
+        let seen = look(&sim).unwrap();
+        assert!(found_in(&seen).contains(&path(1)), "nothing says that it is retired");
+        assert!(seen.is_damaged());
+    }
+
+    #[test]
+    fn damaged_blocks_count_unless_their_segment_is_retired_during_the_look() {
+        let sim = written();
+        let blocks = [(1, pieces(&sim, 1)[1]), (2, pieces(&sim, 2)[0]), (2, pieces(&sim, 2)[1])];
+        for (number, (position, kind)) in blocks {
+            assert_eq!(kind, Some(Kind::Block));
+            flip(&sim, number, position + FRAME_HEADER as u64);
+        }
+        assert_eq!(look(&sim).unwrap().damaged_blocks, 3);
+        let seen = look(&live(&sim, 0, Some(path(1)))).unwrap();
+        assert_eq!((found_in(&seen), seen.damaged_blocks), (vec![path(2); 2], 2));
+    }
 }
