@@ -152,7 +152,7 @@ fn show(running: &Running, all: &Owned, partition: Partition, tenure: u32) -> Op
     let idle = all.idle.get(&named).filter(|_| is_newest && owned.is_none());
     let marks = running.log.marks(partition);
     let durable = marks.durable.load(Ordering::Acquire);
-    let acked = marks.acked.load(Ordering::Acquire);
+    let acked = marks.acked();
     let delivered = marks.delivered.load(Ordering::Acquire);
     if owned.is_none() && idle.is_none() && delivered >= durable {
         return None;

@@ -49,7 +49,7 @@ pub(super) fn verdict(lane: &Lane, lsn: Lsn, header: &BlockHeader, options: &Opt
     }
     // A plan is committed after its delivery, so it can't wait for the commit.
     let fenced = options.fence && lsn != PLANNED;
-    let acked = fenced.then(|| lane.marks.acked.load(Ordering::Acquire));
+    let acked = fenced.then(|| lane.marks.acked());
     let disowned = lane.marks.disowned();
     fence::decide(header, &View { delivered: lane.delivered, acked, disowned: &disowned })
 }

@@ -143,9 +143,9 @@ impl Worker {
             }
             let rack = Arc::clone(self.writer.rack());
             // Looked at before: a spare that comes meanwhile must lead to another try.
-            let needed_spare = self.queue.is_waiting() || rack.ready() == 0;
+            let had_none = rack.ready() == 0;
             if !self.work()? && (self.is_jammed || !self.queue.is_ready()) {
-                let needs_spare = needed_spare || self.queue.is_waiting();
+                let needs_spare = had_none || self.queue.is_waiting();
                 if !needs_spare || rack.is_short() || self.is_stuck() {
                     return Ok(());
                 }
@@ -361,13 +361,12 @@ mod tests {
     use crate::io::fault::{Faults, Operation};
     use crate::io::sim::Sim;
     use crate::metrics::Metrics;
-    use crate::record::batch::payload_crc;
-    use crate::record::{Block, BlockHeader, Partition};
+
     use crate::wal::options::SPARES;
     use crate::wal::recovery::{Recovered, recover};
+    use crate::wal::testing::{P, block, delivered, owned};
     use std::sync::mpsc::{self, Sender};
 
-    const P: Partition = Partition { topic: 1, number: 0 };
     const SEGMENT: u64 = 64 << 10;
     const LONG: Duration = Duration::from_secs(20);
     const HOUR: Duration = Duration::from_secs(3600);
@@ -413,28 +412,8 @@ mod tests {
         });
         let (requests, receiver) = mpsc::channel();
         let mut worker = Worker::new(writer, options, Inbox::new(receiver), shared);
-        let acked_entries = String::new();
-        log(&mut worker, Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries });
+        log(&mut worker, owned());
         World { sim, faults, requests, worker }
-    }
-
-    fn block(first: i64, bytes: usize) -> Entry {
-        let payload = vec![1; bytes];
-        let header = BlockHeader {
-            partition: P,
-            first,
-            next: first + 1,
-            leader_epoch: 0,
-            tenure: 1,
-            count: 1,
-            digest: 0,
-            payload_crc: payload_crc(&payload),
-        };
-        Entry::Block(Block { header, payload: payload.into() })
-    }
-
-    fn delivered(next: i64) -> Entry {
-        Entry::Delivered { route: 0, partition: P, first: 0, next, through_lsn: 0, keep_from: None, detail: vec![1] }
     }
 
     fn push(worker: &mut Worker, entry: Entry) {
@@ -467,6 +446,15 @@ mod tests {
         let (finished, worker) = told.recv_timeout(LONG).expect("the stop comes to an end");
         finished.unwrap();
         worker
+    }
+
+    /// Makes a spare when the stop has looked at what it waits for: it then says again whether the disk is full.
+    fn make_a_spare_once_it_stops(worker: &Worker) -> std::thread::JoinHandle<bool> {
+        let (shared, rack) = (Arc::clone(&worker.shared), Arc::clone(worker.writer.rack()));
+        std::thread::spawn(move || {
+            wait_until("the stop", || !shared.full.load(Ordering::Acquire));
+            rack.work(&mut || {}).unwrap()
+        })
     }
 
     fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -503,6 +491,16 @@ mod tests {
         stop_with_a_block_that_needs_a_spare(false);
     }
 
+    #[test]
+    fn a_stop_waits_for_the_spare_that_its_end_needs() {
+        let World { worker, .. } = world(0, options());
+        worker.shared.full.store(true, Ordering::Release);
+        let preparer = make_a_spare_once_it_stops(&worker);
+        let worker = finish(worker);
+        assert!(preparer.join().unwrap());
+        assert_eq!(worker.writer.rack().ready(), 1);
+    }
+
     fn stop_with_a_block_that_needs_a_spare(was_tried: bool) {
         let World { mut worker, .. } = world(2, options());
         log(&mut worker, block(0, 30_000));
@@ -512,12 +510,7 @@ mod tests {
             assert!(worker.queue.is_waiting(), "two spares are not for blocks, and the segment has no room");
         }
         worker.shared.full.store(true, Ordering::Release);
-        let (shared, rack) = (Arc::clone(&worker.shared), Arc::clone(worker.writer.rack()));
-        let preparer = std::thread::spawn(move || {
-            // The stop has looked at what it waits for when it says again whether the disk is full.
-            wait_until("the stop", || !shared.full.load(Ordering::Acquire));
-            rack.work(&mut || {}).unwrap()
-        });
+        let preparer = make_a_spare_once_it_stops(&worker);
         let worker = finish(worker);
         assert!(preparer.join().unwrap());
         assert_eq!((durable(&worker), worker.queue.is_waiting()), (2, false));

@@ -431,18 +431,15 @@ mod tests {
     use super::*;
     use crate::io::sim::Sim;
     use crate::metrics::Metrics;
-    use crate::record::BlockHeader;
-    use crate::record::batch::payload_crc;
+
     use crate::wal::catalogue::Listed;
     use crate::wal::format::footer::IndexEntry;
     use crate::wal::format::frame::FRAME_HEADER;
-    use crate::wal::segment::wal_name;
-    use crate::wal::{Delivery, Entry, Options, PartitionState, open};
+
+    use crate::wal::testing::{DIR, P, block, owned, path};
+    use crate::wal::{Delivery, Options, PartitionState, open};
     use std::collections::BTreeMap;
     use std::path::Path;
-
-    const DIR: &str = "/wal";
-    const P: Partition = Partition { topic: 1, number: 0 };
 
     /// The first segment of a log with blocks of P at offsets 0 to 2, each with a padding; and their frames.
     fn written() -> (Sim, Listed, Vec<FrameHeader>) {
@@ -450,25 +447,13 @@ mod tests {
         let mut options = Options::new(DIR, Arc::new(Metrics::new()));
         (options.segment_bytes, options.idle) = (64 << 10, Duration::from_secs(3600));
         let log = open(Arc::new(sim.clone()), options).unwrap().log;
-        let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
-        log.append_synced(vec![owned]).unwrap();
+        log.append_synced(vec![owned()]).unwrap();
         for first in 0..3 {
-            let payload = Bytes::from(vec![first as u8 + 1; 1000]);
-            let header = BlockHeader {
-                partition: P,
-                first,
-                next: first + 1,
-                leader_epoch: 0,
-                tenure: 1,
-                count: 1,
-                digest: 0,
-                payload_crc: payload_crc(&payload),
-            };
-            log.append_synced(vec![Entry::Block(Block { header, payload })]).unwrap();
+            log.append_synced(vec![block(first, 1000)]).unwrap();
         }
         let listed = log.catalogue().get(1).unwrap();
         log.close().unwrap();
-        let file = sim.open(&Path::new(DIR).join(wal_name(1)), false).unwrap();
+        let file = sim.open(&path(1), false).unwrap();
         let mut scanner = Scanner::new(file, listed.salt, listed.start, listed.first_lsn, listed.end);
         let mut blocks = Vec::new();
         while let Some(piece) = scanner.next_piece() {
@@ -533,7 +518,7 @@ mod tests {
             for block in &blocks {
                 let padding = block.position as usize + FRAME_HEADER + block.payload_len as usize;
                 let at = padding - usize::from(in_payload);
-                sim.damage(&Path::new(DIR).join(wal_name(1)), |bytes| bytes[at] ^= 1).unwrap();
+                sim.damage(&path(1), |bytes| bytes[at] ^= 1).unwrap();
             }
             let mut feed = feed_of(&sim, listed.clone(), blocks[2].lsn + 1, state.clone(), Vec::new());
             match feed.next(Duration::ZERO).unwrap() {

@@ -144,30 +144,14 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Block, BlockHeader, Partition};
 
-    const P: Partition = Partition { topic: 1, number: 0 };
-
-    fn block(bytes: usize) -> Entry {
-        let payload = vec![1; bytes];
-        let header = BlockHeader {
-            partition: P,
-            first: 0,
-            next: 1,
-            leader_epoch: 0,
-            tenure: 1,
-            count: 1,
-            digest: 0,
-            payload_crc: payload_crc(&payload),
-        };
-        Entry::Block(Block { header, payload: payload.into() })
-    }
+    use crate::wal::testing::{P, block};
 
     #[test]
     fn frames_that_follow_each_other_are_one_piece_and_payloads_stay_where_they_lie() {
         let confirmed = Entry::Confirmed { partition: P, tenure: 1, next: 0 };
         // Each ends on a frame boundary: nothing is padded, and nothing empty is written.
-        let entries = [confirmed.clone(), confirmed.clone(), block(16), confirmed, block(16)];
+        let entries = [confirmed.clone(), confirmed.clone(), block(0, 16), confirmed, block(0, 16)];
         let mut group = Group::default();
         for (i, entry) in entries.iter().enumerate() {
             group.push(i, entry, false).unwrap();

@@ -256,17 +256,15 @@ mod tests {
     use crate::io::sim::Sim;
     use crate::io::{File, IoError};
     use crate::metrics::Metrics;
-    use crate::record::batch::payload_crc;
-    use crate::record::{Block, BlockHeader};
+
     use crate::wal::format::frame::FRAME_HEADER;
     use crate::wal::options::Options;
     use crate::wal::recovery::recover;
-    use crate::wal::segment::{recycled_name, repair_name, torn_name, unfinished_name, wal_name};
+    use crate::wal::segment::{recycled_name, repair_name, torn_name, unfinished_name};
+    use crate::wal::testing::{DIR, block, owned, path};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    const DIR: &str = "/wal";
-    const P: Partition = Partition { topic: 1, number: 0 };
     const ENOENT: i32 = 2;
     const EIO: i32 = 5;
 
@@ -336,25 +334,6 @@ mod tests {
         Live { sim: sim.snapshot(), misleads: AtomicUsize::new(misleads), lists: AtomicUsize::new(0), goes }
     }
 
-    fn path(number: u64) -> PathBuf {
-        Path::new(DIR).join(wal_name(number))
-    }
-
-    fn block(first: i64) -> Entry {
-        let payload = vec![first as u8; 3000];
-        let header = BlockHeader {
-            partition: P,
-            first,
-            next: first + 1,
-            leader_epoch: 0,
-            tenure: 1,
-            count: 1,
-            digest: 0,
-            payload_crc: payload_crc(&payload),
-        };
-        Entry::Block(Block { header, payload: payload.into() })
-    }
-
     /// Segments 1, 2 and 3, with three blocks each.
     fn written() -> Sim {
         let sim = Sim::new(1);
@@ -363,13 +342,12 @@ mod tests {
         (options.segment_bytes, options.seed) = (64 << 10, Some(1));
         let mut writer = recover(&storage, &options).unwrap().writer;
         while writer.rack().work(&mut || {}).unwrap() {}
-        let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
-        assert_eq!(writer.append(&[owned]).unwrap(), 1);
+        assert_eq!(writer.append(&[owned()]).unwrap(), 1);
         for first in 0..9 {
             if first == 3 || first == 6 {
                 assert!(writer.roll().unwrap());
             }
-            assert_eq!(writer.append(&[block(first)]).unwrap(), 1);
+            assert_eq!(writer.append(&[block(first, 3000)]).unwrap(), 1);
         }
         sim
     }

@@ -375,15 +375,14 @@ mod tests {
     use crate::io::IoError;
     use crate::io::sim::Sim;
     use crate::metrics::Metrics;
-    use crate::record::BlockHeader;
-    use crate::record::batch::payload_crc;
+
     use crate::wal::options::SPARES;
+    use crate::wal::testing::{P, block, delivered, owned, plain};
     use crate::wal::{ErrorClass, FeedItem};
     use bytes::Bytes;
     use std::path::{Path, PathBuf};
     use std::time::Instant;
 
-    const P: Partition = Partition { topic: 1, number: 0 };
     const SEGMENT: u64 = 64 << 10;
     const LONG: Duration = Duration::from_secs(20);
 
@@ -398,33 +397,6 @@ mod tests {
 
     fn started(sim: &Sim, seed: u64) -> Opened {
         open(Arc::new(sim.clone()), settings(seed)).unwrap()
-    }
-
-    fn owned() -> Entry {
-        Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: String::new() }
-    }
-
-    fn plain(first: i64, bytes: usize) -> Block {
-        let payload = vec![1; bytes];
-        let header = BlockHeader {
-            partition: P,
-            first,
-            next: first + 1,
-            leader_epoch: 0,
-            tenure: 1,
-            count: 1,
-            digest: 0,
-            payload_crc: payload_crc(&payload),
-        };
-        Block { header, payload: Bytes::from(payload) }
-    }
-
-    fn block(first: i64, bytes: usize) -> Entry {
-        Entry::Block(plain(first, bytes))
-    }
-
-    fn delivered(next: i64) -> Entry {
-        Entry::Delivered { route: 0, partition: P, first: 0, next, through_lsn: 0, keep_from: None, detail: vec![1] }
     }
 
     fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {

@@ -41,7 +41,7 @@ impl PartitionMarks {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// How far commits of ours are durably known to be applied.
+    /// How far commits of ours are known to be applied.
     pub fn acked(&self) -> i64 {
         self.acked.load(Ordering::Acquire)
     }

@@ -37,6 +37,8 @@ pub mod retention;
 pub mod scan;
 pub mod scrub;
 pub mod segment;
+#[cfg(test)]
+mod testing;
 pub mod writer;
 
 pub use error::{ErrorClass, WalError};

@@ -8,8 +8,8 @@
 //! told. Never: it does not write, and does not judge the segment that is written to.
 
 use super::catalogue::Listed;
+use super::format::PAGE;
 use super::format::header::{HEADER_BYTES, SegmentHeader};
-use super::format::{FRAMES_START, PAGE};
 use super::log::Log;
 use super::scan::finding::CorruptBlock;
 use super::scan::{BadPart, Damage, Piece, Scanner, lost, states};
@@ -178,9 +178,6 @@ fn decode(page: &[u8], listed: &Listed) -> Result<SegmentHeader, String> {
 
 /// Looks once more: a single bad transfer is no damage of the medium.
 fn is_still_damaged(listed: &Listed, file: &Arc<dyn File>, damage: &Damage) -> bool {
-    if damage.position < FRAMES_START {
-        return true;
-    }
     let mut again = Scanner::new(Arc::clone(file), listed.salt, damage.position, damage.lsn, listed.end);
     let good = matches!(again.next_piece(), Some(Piece::Frame(..)));
     if good {
@@ -250,13 +247,14 @@ mod tests {
     use super::*;
     use crate::io::Storage;
     use crate::io::sim::Sim;
-    use crate::record::batch::payload_crc;
-    use crate::record::{Block, BlockHeader, Partition};
+
+    use crate::wal::format::FRAMES_START;
     use crate::wal::format::frame::{FrameHeader, Kind};
+    use crate::wal::open;
     use crate::wal::options::Options;
     use crate::wal::recovery::recover;
     use crate::wal::segment::wal_name;
-    use crate::wal::{Entry, open};
+    use crate::wal::testing::{DIR, block, owned, path};
     use std::fmt::Write as _;
     use std::path::{Path, PathBuf};
     use std::sync::Mutex;
@@ -264,8 +262,6 @@ mod tests {
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Metadata, Subscriber};
 
-    const DIR: &str = "/wal";
-    const P: Partition = Partition { topic: 1, number: 0 };
     const PACE: Pace = Pace { rate: u64::MAX, every: Duration::ZERO };
 
     /// Collects what people are told.
@@ -308,20 +304,7 @@ mod tests {
         (options.segment_bytes, options.seed) = (64 << 10, Some(1));
         let mut writer = recover(&storage, &options).unwrap().writer;
         while writer.rack().work(&mut || {}).unwrap() {}
-        let payload = vec![1; 3000];
-        let header = BlockHeader {
-            partition: P,
-            first: 0,
-            next: 1,
-            leader_epoch: 0,
-            tenure: 1,
-            count: 1,
-            digest: 0,
-            payload_crc: payload_crc(&payload),
-        };
-        let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
-        let block = Entry::Block(Block { header, payload: payload.into() });
-        assert_eq!(writer.append(&[owned, block]).unwrap(), 2);
+        assert_eq!(writer.append(&[owned(), block(0, 3000)]).unwrap(), 2);
         let at = writer.locations().last().unwrap();
         let listed = writer.catalogue().get(at.segment).unwrap();
         (sim, listed, at.position, at.lsn)
@@ -345,21 +328,6 @@ mod tests {
         assert!(text.contains(&format!(" {} at byte {position} ", wal_name(listed.number))), "{text}");
     }
 
-    fn block(first: i64) -> Entry {
-        let payload = vec![first as u8; 3000];
-        let header = BlockHeader {
-            partition: P,
-            first,
-            next: first + 1,
-            leader_epoch: 0,
-            tenure: 1,
-            count: 1,
-            digest: 0,
-            payload_crc: payload_crc(&payload),
-        };
-        Entry::Block(Block { header, payload: payload.into() })
-    }
-
     /// An open log and its first segment, which is sealed; nothing of it is delivered.
     fn logged() -> (Sim, Log, Listed) {
         let sim = Sim::new(1);
@@ -367,10 +335,9 @@ mod tests {
         (options.segment_bytes, options.seed) = (64 << 10, Some(1));
         options.idle = Duration::from_secs(3600);
         let log = open(Arc::new(sim.clone()), options).unwrap().log;
-        let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
-        log.append_synced(vec![owned]).unwrap();
+        log.append_synced(vec![owned()]).unwrap();
         for first in 0..20 {
-            log.append_synced(vec![block(first)]).unwrap();
+            log.append_synced(vec![block(first, 3000)]).unwrap();
         }
         let listed = log.catalogue().get(1).unwrap();
         assert!(listed.sealed);
@@ -378,7 +345,7 @@ mod tests {
     }
 
     fn path_of(listed: &Listed) -> PathBuf {
-        Path::new(DIR).join(wal_name(listed.number))
+        path(listed.number)
     }
 
     /// The first frame of this kind.

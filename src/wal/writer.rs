@@ -416,18 +416,13 @@ mod tests {
     use super::*;
     use crate::io::fault::{Faults, Operation};
     use crate::io::sim::Sim;
-    use crate::record::batch::payload_crc;
-    use crate::record::{Block, BlockHeader, Partition};
     use crate::wal::format::frame::FRAME_HEADER;
     use crate::wal::options::{Options, SPARES};
     use crate::wal::recovery::{Recovered, recover};
-    use crate::wal::segment::wal_name;
+    use crate::wal::testing::{DIR, P, block, bytes_of_all_files, delivered, owned, path};
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::path::Path;
 
-    const DIR: &str = "/wal";
     const SEGMENT: u64 = 64 << 10;
-    const P: Partition = Partition { topic: 1, number: 0 };
     const EIO: i32 = 5;
     const ENOSPC: i32 = 28;
 
@@ -458,47 +453,18 @@ mod tests {
             assert!(writer.rack().work(&mut || {}).unwrap());
         }
         assert_eq!(writer.rack().ready(), spares);
-        let acked_entries = String::new();
-        let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries };
-        assert_eq!(writer.append(&[owned]).unwrap(), 1);
+        assert_eq!(writer.append(&[owned()]).unwrap(), 1);
         World { sim, faults, metrics: options.metrics, writer }
-    }
-
-    fn block(first: i64, bytes: usize) -> Entry {
-        let payload = vec![1; bytes];
-        let header = BlockHeader {
-            partition: P,
-            first,
-            next: first + 1,
-            leader_epoch: 0,
-            tenure: 1,
-            count: 1,
-            digest: 0,
-            payload_crc: payload_crc(&payload),
-        };
-        Entry::Block(Block { header, payload: payload.into() })
     }
 
     fn small_blocks(count: i64) -> Vec<Entry> {
         (0..count).map(|first| block(first, 8)).collect()
     }
 
-    fn delivered(next: i64) -> Entry {
-        Entry::Delivered { route: 0, partition: P, first: 0, next, through_lsn: 0, keep_from: None, detail: vec![1] }
-    }
-
     /// Payloads with which a block just takes so many pages, or one byte more, up to a whole segment.
     fn sizes() -> impl Iterator<Item = usize> {
         let frame = block(0, 0).bytes();
         (1..=SEGMENT / PAGE).flat_map(move |pages| [0, 1].map(|more| (pages * PAGE - frame + more) as usize))
-    }
-
-    fn path(number: u64) -> PathBuf {
-        Path::new(DIR).join(wal_name(number))
-    }
-
-    fn bytes_of_all_files(sim: &Sim) -> u64 {
-        sim.files().values().map(|bytes| bytes.len() as u64).sum()
     }
 
     #[test]
@@ -603,12 +569,13 @@ mod tests {
             (Operation::Write, ENOSPC, 0, 1),
         ];
         for (operation, errno, count, segment) in cases {
-            let World { faults, mut writer, .. } = world(SPARES);
+            let World { faults, metrics, mut writer, .. } = world(SPARES);
             let entries = [block(0, 100)];
             faults.fail(operation, 0, errno);
             let case = format!("{operation:?} {errno}");
             assert_eq!(writer.append(&entries).unwrap(), count, "{case}");
             assert_eq!(writer.segment(), segment, "{case}");
+            assert_eq!(metrics.wal_failed_syncs.get(), count as u64, "{case}");
             assert_eq!(writer.append(&entries[count..]).unwrap(), 1 - count, "{case}");
             assert_eq!((writer.segment(), writer.state().partitions[&P].admitted), (2, 1), "{case}");
         }
@@ -676,6 +643,35 @@ mod tests {
         assert_eq!(sim.files()[&path(1)].len() as u64, pages * PAGE);
         assert_eq!(writer.append(&blocks[437..]).unwrap(), 1);
         assert_eq!(writer.segment(), 2);
+    }
+
+    #[test]
+    fn a_segment_that_ends_without_another_group_gets_a_footer_if_it_just_fits() {
+        let pages = 24;
+        let World { sim, metrics, mut writer, .. } =
+            world_with(1, Options { segment_bytes: pages * PAGE, ..options(1) });
+        assert_eq!(writer.append(&small_blocks(437)).unwrap(), 437);
+        assert_eq!(writer.group.headers().last().map(|header| header.kind), Some(Kind::Block));
+        assert!(writer.roll().unwrap());
+        assert_eq!(writer.group.headers().last().map(|header| header.kind), Some(Kind::Footer));
+        assert_eq!((sim.files()[&path(1)].len() as u64, metrics.wal_segments.get()), (pages * PAGE, 2));
+    }
+
+    #[test]
+    fn a_segment_that_is_full_of_copied_blocks_ends_without_a_footer() {
+        let World { sim, mut writer, .. } = world(1);
+        assert_eq!(writer.append(&[block(0, SEGMENT as usize)]).unwrap(), 1);
+        drop(writer);
+        let sim = sim.kill();
+        let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+        let Recovered { mut writer, .. } = recover(&storage, &options(2)).unwrap();
+        let number = writer.segment();
+        let len = sim.files()[&path(number)].len();
+        assert_eq!((writer.has_blocks(), writer.parts.active.position), (true, len as u64));
+        while !writer.roll().unwrap() {
+            assert!(writer.rack().work(&mut || {}).unwrap());
+        }
+        assert_eq!((writer.segment(), sim.files()[&path(number)].len()), (number + 1, len));
     }
 
     #[test]

@@ -5,15 +5,15 @@
 
 use super::TornTail;
 use super::plan::Plan;
-use crate::io::{File, Storage};
+use crate::io::Storage;
 use crate::record::batch::payload_crc;
 use crate::wal::catalogue::{Catalogue, Listed};
 use crate::wal::error::WalError;
-use crate::wal::format::frame::FRAME_HEADER;
 use crate::wal::format::{PAGE, page_up};
 use crate::wal::options::{Entropy, Options, SPARES};
 use crate::wal::rack::Rack;
 use crate::wal::retention::{Runs, Sealed};
+use crate::wal::scan::read_payload;
 use crate::wal::scan::segment::SegmentScan;
 use crate::wal::scan::survey::Survey;
 use crate::wal::segment::{self, Active, Birth, Copied, torn_name, wal_name};
@@ -184,8 +184,7 @@ fn read_tail(disk: &dyn Storage, dir: &Path, plan: &Plan) -> Result<Vec<Copied>,
     let file = disk.open(&path, false)?;
     let mut tail = Vec::with_capacity(plan.tail.len());
     for header in &plan.tail {
-        let mut payload = vec![0; header.payload_len as usize];
-        read_exactly(file.as_ref(), header.position + FRAME_HEADER as u64, &mut payload)?;
+        let payload = read_payload(file.as_ref(), header)?;
         if payload_crc(&payload) != header.payload_crc {
             let reason = "the frame changed between two reads".to_owned();
             return Err(WalError::corrupt(&path, header.position, Some(header.lsn), reason));
@@ -193,19 +192,6 @@ fn read_tail(disk: &dyn Storage, dir: &Path, plan: &Plan) -> Result<Vec<Copied>,
         tail.push(Copied { header: *header, payload: Bytes::from(payload) });
     }
     Ok(tail)
-}
-
-fn read_exactly(file: &dyn File, mut position: u64, mut buffer: &mut [u8]) -> Result<(), WalError> {
-    while !buffer.is_empty() {
-        match file.read_at(position, buffer)? {
-            0 => break,
-            read => {
-                position += read as u64;
-                buffer = &mut buffer[read..];
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Keeps a bounded copy of what is cut, for people.
@@ -255,19 +241,17 @@ fn remove(disk: &dyn Storage, dir: &Path, numbers: &[u64]) -> Result<(), WalErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::IoError;
     use crate::io::fault::{Faults, Operation};
     use crate::io::sim::Sim;
     use crate::metrics::Metrics;
-    use crate::record::{Block, BlockHeader, Partition};
+    use crate::wal::format::frame::FRAME_HEADER;
+
     use crate::wal::format::entry::Entry;
     use crate::wal::recovery::{Recovered, recover};
     use crate::wal::segment::{FileName, classify};
-    use std::path::PathBuf;
+    use crate::wal::testing::{DIR, P, block, bytes_of_all_files, delivered, path};
 
-    const DIR: &str = "/wal";
     const SEGMENT: u64 = 64 << 10;
-    const P: Partition = Partition { topic: 1, number: 0 };
 
     fn options(seed: u64) -> Options {
         let mut options = Options::new(DIR, Arc::new(Metrics::new()));
@@ -289,34 +273,6 @@ mod tests {
 
     fn owned(words: usize) -> Entry {
         Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: "a".repeat(words) }
-    }
-
-    fn block(first: i64, bytes: usize) -> Entry {
-        let payload = vec![first as u8 + 1; bytes];
-        let header = BlockHeader {
-            partition: P,
-            first,
-            next: first + 1,
-            leader_epoch: 0,
-            tenure: 1,
-            count: 1,
-            digest: 0,
-            payload_crc: payload_crc(&payload),
-        };
-        Entry::Block(Block { header, payload: Bytes::from(payload) })
-    }
-
-    fn delivered(next: i64) -> Entry {
-        let detail = vec![7; 9];
-        Entry::Delivered { route: 0, partition: P, first: 0, next, through_lsn: 1, keep_from: None, detail }
-    }
-
-    fn path(number: u64) -> PathBuf {
-        Path::new(DIR).join(wal_name(number))
-    }
-
-    fn bytes_of_all_files(sim: &Sim) -> u64 {
-        sim.files().values().map(|bytes| bytes.len() as u64).sum()
     }
 
     fn torn_copies(sim: &Sim) -> Vec<String> {
@@ -442,44 +398,5 @@ mod tests {
             assert_eq!(log.writer.append(&[delivered(1)]).unwrap(), 1, "receipt {receipt}");
         }
         assert_eq!(log.writer.rack().used(), bytes_of_all_files(&sim));
-    }
-
-    /// Gives a few bytes for each read.
-    #[derive(Debug)]
-    struct Trickle(Arc<dyn File>);
-
-    impl File for Trickle {
-        fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
-            self.0.write_at(position, slices)
-        }
-
-        fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, IoError> {
-            let most = buffer.len().min(7);
-            self.0.read_at(position, &mut buffer[..most])
-        }
-
-        fn len(&self) -> Result<u64, IoError> {
-            self.0.len()
-        }
-
-        fn set_len(&self, len: u64) -> Result<(), IoError> {
-            self.0.set_len(len)
-        }
-
-        fn sync_data(&self) -> Result<(), IoError> {
-            self.0.sync_data()
-        }
-    }
-
-    #[test]
-    fn a_payload_is_read_whole_however_little_a_read_gives() {
-        let sim = Sim::new(1);
-        sim.create_dir_all(Path::new(DIR)).unwrap();
-        let file = sim.create_new(&path(1)).unwrap();
-        let bytes: Vec<u8> = (0..100).collect();
-        file.write_at(0, &[IoSlice::new(&bytes)]).unwrap();
-        let mut read = vec![0; 60];
-        read_exactly(&Trickle(file), 20, &mut read).unwrap();
-        assert_eq!(read, bytes[20..80]);
     }
 }

