@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use bytes::Bytes;
+#[path = "common/entries.rs"]
+mod entries;
+
+use entries::{block, owned, plain};
 use forebay::io::Storage;
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
-use forebay::record::batch::payload_crc;
-use forebay::record::{Block, BlockHeader, Partition, TopicId};
+use forebay::record::{Partition, TopicId};
 use forebay::wal::inspect::inspect;
 use forebay::wal::recovery::table::{Evidence, Kafka, Part, Verdict, decide};
 use forebay::wal::recovery::{Recovered, recover};
@@ -122,21 +124,6 @@ fn start(sim: &Sim, incarnation: u64) -> Result<Recovered, WalError> {
     Ok(recovered)
 }
 
-fn block(first: i64, bytes: usize) -> Entry {
-    let payload = vec![first as u8; bytes];
-    let header = BlockHeader {
-        partition: P,
-        first,
-        next: first + 1,
-        leader_epoch: 0,
-        tenure: 1,
-        count: 1,
-        digest: 0,
-        payload_crc: payload_crc(&payload),
-    };
-    Entry::Block(Block { header, payload: Bytes::from(payload) })
-}
-
 /// A log of three segments; the last one holds two groups and an `Idle` frame. Killed, or stopped cleanly.
 fn log_on(sim: &Sim, clean: bool) {
     log_of(sim, 1, clean);
@@ -150,13 +137,13 @@ fn log_of(sim: &Sim, seed: u64, clean: bool) {
     let topic = Entry::Topic { number: 1, name: "t".into(), id: TopicId([1; 16]) };
     writer.append(&[topic, owned]).unwrap();
     for i in 0..3 {
-        writer.append(&[block(i, 700), block(i + 3, 300)][..1]).unwrap();
+        writer.append(&[block(P, i, 700), block(P, i + 3, 300)][..1]).unwrap();
     }
     assert!(writer.roll().unwrap());
-    writer.append(&[block(3, 900), Entry::Confirmed { partition: P, tenure: 1, next: 2 }]).unwrap();
+    writer.append(&[block(P, 3, 900), Entry::Confirmed { partition: P, tenure: 1, next: 2 }]).unwrap();
     assert!(writer.roll().unwrap());
-    writer.append(&[block(4, 100), block(5, 100)]).unwrap();
-    writer.append(&[block(6, 5000)]).unwrap();
+    writer.append(&[block(P, 4, 100), block(P, 5, 100)]).unwrap();
+    writer.append(&[block(P, 6, 5000)]).unwrap();
     writer.idle().unwrap();
     if clean {
         writer.close().unwrap();
@@ -271,10 +258,9 @@ fn a_torn_group_is_cut_told_and_kept_as_a_copy() {
     // Two frames in a group that was never followed by anything: the first one is garbled, the second is there.
     let sim = Sim::new(1);
     let mut log = start(&sim, 1).unwrap();
-    let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
-    log.writer.append(&[owned]).unwrap();
+    log.writer.append(&[owned(P)]).unwrap();
     let position = inspect(&sim, Path::new(DIR)).unwrap().segments[0].end;
-    log.writer.append(&[block(0, 600), block(1, 600)]).unwrap();
+    log.writer.append(&[block(P, 0, 600), block(P, 1, 600)]).unwrap();
     drop(log);
     let sim = sim.kill();
     sim.damage(&path(1), |bytes| bytes[position as usize + 300] ^= 1).unwrap();
@@ -285,7 +271,8 @@ fn a_torn_group_is_cut_told_and_kept_as_a_copy() {
     let torn = log.report.torn.clone().unwrap();
     assert_eq!((torn.path, torn.position), (path(1), position));
     let kept = sim.files()[&torn.kept_as.unwrap()].clone();
-    assert_eq!(&kept[96..196], &[0; 100], "the garbled block's payload begins here");
+    let payload = plain(P, 1, 0, 600).payload;
+    assert_eq!(kept[96..196], payload[..100], "the garbled block's payload begins here");
     assert_eq!(log.writer.state().partitions[&P].admitted, 0);
 }
 
@@ -310,12 +297,11 @@ fn frames_lost_together_with_both_states_are_not_passed_over() {
 fn the_header_of_a_torn_frame_witnesses_what_was_synced_before_it() {
     let sim = Sim::new(1);
     let mut log = start(&sim, 1).unwrap();
-    let owned = Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
-    log.writer.append(&[owned]).unwrap();
+    log.writer.append(&[owned(P)]).unwrap();
     let synced = inspect(&sim, Path::new(DIR)).unwrap().segments[0].end as usize;
-    log.writer.append(&[block(0, 600)]).unwrap();
+    log.writer.append(&[block(P, 0, 600)]).unwrap();
     let torn = inspect(&sim, Path::new(DIR)).unwrap().segments[0].end as usize;
-    log.writer.append(&[block(1, 600)]).unwrap();
+    log.writer.append(&[block(P, 1, 600)]).unwrap();
     drop(log);
     let sim = sim.kill();
     sim.damage(&path(1), |bytes| {
@@ -340,7 +326,7 @@ fn what_a_failed_start_left_is_nothing_to_build_upon() {
             // So much is copied into the next segment that it is not replaced by the start after it.
             let mut log = start(&sim, 2).unwrap();
             let next = log.writer.state().partitions[&P].admitted;
-            log.writer.append(&[block(next, 18_000), block(next + 1, 18_000)]).unwrap();
+            log.writer.append(&[block(P, next, 18_000), block(P, next + 1, 18_000)]).unwrap();
             drop(log);
             let sim = sim.kill();
             sim.fail_at(at);
@@ -351,7 +337,7 @@ fn what_a_failed_start_left_is_nothing_to_build_upon() {
             let sim = sim.kill();
             let mut log = start(&sim, 4).unwrap();
             let next = log.writer.state().partitions[&P].admitted;
-            log.writer.append(&[block(next, 100)]).unwrap();
+            log.writer.append(&[block(P, next, 100)]).unwrap();
             for cut in 0..4 {
                 let again = start(&sim.crash(cut), 5).unwrap_or_else(|e| panic!("seed {seed}, operation {at}: {e}"));
                 assert_eq!(again.writer.state().partitions[&P].admitted, next + 1, "seed {seed}, operation {at}");

@@ -5,7 +5,7 @@
 #[path = "common/entries.rs"]
 mod entries;
 
-use entries::{block, delivered, owned};
+use entries::{block, delivered, owned, wait_until};
 use forebay::io::Storage;
 use forebay::io::disk::Disk;
 use forebay::io::fault::Faults;
@@ -19,7 +19,7 @@ use forebay::wal::{Entry, ErrorClass, Feed, FeedItem, Log, Opened, Options, WalE
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const P: Partition = Partition { topic: 1, number: 0 };
 const Q: Partition = Partition { topic: 1, number: 1 };
@@ -44,14 +44,6 @@ fn next_block(feed: &mut Feed) -> (u64, Block) {
     match feed.next(LONG).expect("readable") {
         Some(FeedItem::Block { lsn, block }) => (lsn, block),
         other => panic!("{other:?}"),
-    }
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

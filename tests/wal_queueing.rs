@@ -5,7 +5,7 @@
 #[path = "common/entries.rs"]
 mod entries;
 
-use entries::{block, delivered, owned};
+use entries::{block, delivered, owned, wait_until};
 use forebay::io::Storage;
 use forebay::io::fault::{Faults, Operation};
 use forebay::io::sim::Sim;
@@ -26,14 +26,6 @@ fn options(seed: u64) -> Options {
     options.idle = LONG;
     options.seed = Some(seed);
     options
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use bytes::Bytes;
+#[path = "common/entries.rs"]
+mod entries;
+
+use entries::recorded;
 use forebay::io::Storage;
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
-use forebay::record::batch::{BatchBuilder, RecordRef};
-use forebay::record::{Block, BlockHeader, Partition};
+use forebay::record::{Block, Partition};
 use forebay::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind};
 use forebay::wal::inspect::{Dumped, dump};
 use forebay::wal::segment::{FileName, classify, wal_name};
@@ -24,23 +26,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// What Kafka has at `[first, next)`: a record for each offset.
 fn block_of(partition: Partition, tenure: u32, first: i64, next: i64) -> Block {
-    let mut builder = BatchBuilder::new(Vec::new(), first);
-    for offset in first..next {
-        let value = vec![(offset as u8) ^ (partition.number as u8); 3000];
-        builder.push(&RecordRef { offset, timestamp: 1000 + offset, key: None, value: Some(&value), headers: &[] });
-    }
-    let encoded = builder.finish(next, 3);
-    let header = BlockHeader {
-        partition,
-        first,
-        next,
-        leader_epoch: 3,
-        tenure,
-        count: encoded.count,
-        digest: encoded.digest,
-        payload_crc: encoded.payload_crc,
-    };
-    Block { header, payload: Bytes::from(encoded.buffer) }
+    recorded(partition, tenure, first..next, |offset| vec![(offset as u8) ^ (partition.number as u8); 3000])
 }
 
 fn block(partition: Partition, tenure: u32, first: i64, next: i64) -> Entry {

@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use bytes::Bytes;
+#[path = "common/entries.rs"]
+mod entries;
+
+use entries::{owned, recorded};
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
-use forebay::record::batch::{BatchBuilder, RecordRef};
-use forebay::record::{Block, BlockHeader, Partition};
+use forebay::record::{Block, Partition};
 use forebay::wal::inspect::{Dumped, dump};
 use forebay::wal::scrub::{Pace, Scrubber, run};
 use forebay::wal::segment::wal_name;
@@ -28,21 +30,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// What Kafka has at this offset.
 fn block_of(partition: Partition, first: i64) -> Block {
-    let mut builder = BatchBuilder::new(Vec::new(), first);
-    let value = vec![first as u8; 3000];
-    builder.push(&RecordRef { offset: first, timestamp: 1000, key: None, value: Some(&value), headers: &[] });
-    let encoded = builder.finish(first + 1, 3);
-    let header = BlockHeader {
-        partition,
-        first,
-        next: first + 1,
-        leader_epoch: 3,
-        tenure: 1,
-        count: encoded.count,
-        digest: encoded.digest,
-        payload_crc: encoded.payload_crc,
-    };
-    Block { header, payload: Bytes::from(encoded.buffer) }
+    recorded(partition, 1, first..first + 1, |offset| vec![offset as u8; 3000])
 }
 
 /// An open log of several sealed segments; nothing of it is delivered.
@@ -53,7 +41,6 @@ fn logged() -> (Sim, Log) {
     options.idle = LONG;
     options.seed = Some(1);
     let log = open(Arc::new(sim.clone()), options).unwrap().log;
-    let owned = |partition| Entry::Owned { partition, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
     log.append_synced(vec![owned(P), owned(Q)]).unwrap();
     for first in 0..BLOCKS {
         let blocks = [P, Q].map(|partition| Entry::Block(block_of(partition, first)));

@@ -6,7 +6,7 @@ use crate::metrics::Metrics;
 
 use crate::wal::options::SPARES;
 use crate::wal::recovery::{Recovered, recover};
-use crate::wal::testing::{P, block, delivered, owned};
+use crate::wal::testing::{P, block, delivered, owned, wait_until};
 use std::sync::mpsc::{self, Sender};
 
 const SEGMENT: u64 = 64 << 10;
@@ -97,14 +97,6 @@ fn make_a_spare_once_it_stops(worker: &Worker) -> std::thread::JoinHandle<bool> 
         wait_until("the stop", || !shared.full.load(Ordering::Acquire));
         rack.work(&mut || {}).unwrap()
     })
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]

@@ -4,11 +4,10 @@ use crate::io::sim::Sim;
 use crate::metrics::Metrics;
 
 use crate::wal::options::SPARES;
-use crate::wal::testing::{P, block, delivered, owned, plain};
+use crate::wal::testing::{P, block, delivered, owned, plain, wait_until};
 use crate::wal::{ErrorClass, FeedItem};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 const SEGMENT: u64 = 64 << 10;
 const LONG: Duration = Duration::from_secs(20);
@@ -24,14 +23,6 @@ fn settings(seed: u64) -> Options {
 
 fn started(sim: &Sim, seed: u64) -> Opened {
     open(Arc::new(sim.clone()), settings(seed)).unwrap()
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]

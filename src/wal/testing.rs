@@ -6,6 +6,7 @@ use crate::io::sim::Sim;
 use crate::record::batch::payload_crc;
 use crate::record::{Block, BlockHeader, Partition};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where the log lies.
 pub const DIR: &str = "/wal";
@@ -51,4 +52,14 @@ pub fn path(number: u64) -> PathBuf {
 /// What all files of the directory take.
 pub fn bytes_of_all_files(sim: &Sim) -> u64 {
     sim.files().values().map(|bytes| bytes.len() as u64).sum()
+}
+
+/// # Panics
+/// If it does not come true in 20 seconds.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

@@ -3,15 +3,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_pass_by_value)]
 
+#[path = "../common/entries.rs"]
+mod entries;
 mod recorder;
 mod rules;
 
-use bytes::Bytes;
+use entries::{block, delivered, owned};
 use forebay::io::Storage;
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
-use forebay::record::batch::payload_crc;
-use forebay::record::{Block, BlockHeader, Partition};
+use forebay::record::Partition;
 use forebay::wal::recovery::{Recovered, recover};
 use forebay::wal::{Entry, FeedItem, Opened, Options, WalError, open};
 use recorder::{Change, Recorder, Refusal};
@@ -29,29 +30,6 @@ fn options(seed: u64) -> Options {
     options.idle = Duration::from_millis(5);
     options.seed = Some(seed);
     options
-}
-
-fn owned() -> Entry {
-    Entry::Owned { partition: P, tenure: 1, first: 0, next: 0, acked_entries: String::new() }
-}
-
-fn block(first: i64, bytes: usize) -> Entry {
-    let payload = vec![first as u8; bytes];
-    let header = BlockHeader {
-        partition: P,
-        first,
-        next: first + 1,
-        leader_epoch: 0,
-        tenure: 1,
-        count: 1,
-        digest: 0,
-        payload_crc: payload_crc(&payload),
-    };
-    Entry::Block(Block { header, payload: Bytes::from(payload) })
-}
-
-fn delivered(next: i64) -> Entry {
-    Entry::Delivered { route: 0, partition: P, first: 0, next, through_lsn: 0, keep_from: None, detail: vec![1] }
 }
 
 fn start(storage: &Recorder, seed: u64) -> Result<Recovered, WalError> {
@@ -78,12 +56,12 @@ fn append(log: &mut Recovered, entry: Entry) -> Result<(), WalError> {
 fn work(log: &mut Recovered, blocks: std::ops::Range<i64>) -> Result<(), WalError> {
     spares(log)?;
     if log.writer.state().partitions.is_empty() {
-        append(log, owned())?;
+        append(log, owned(P))?;
     }
     for first in blocks {
-        append(log, block(first, [100, 5000, 20_000, 70_000][first as usize % 4]))?;
+        append(log, block(P, first, [100, 5000, 20_000, 70_000][first as usize % 4]))?;
         if first % 5 == 4 {
-            append(log, delivered(first))?;
+            append(log, delivered(P, first))?;
             log.writer.idle()?;
             if let Some(entry) = log.writer.retirement(u64::MAX) {
                 append(log, entry)?;
@@ -138,11 +116,11 @@ fn on_a_full_disk_a_retired_file_is_used_again_at_once_and_by_the_rules() {
     sim.set_capacity(Some(6 * SEGMENT));
     let storage = Recorder::new(sim);
     let mut log = start(&storage, 1).unwrap();
-    append(&mut log, owned()).unwrap();
+    append(&mut log, owned(P)).unwrap();
     for first in 0..60 {
-        append(&mut log, block(first, 20_000)).unwrap();
+        append(&mut log, block(P, first, 20_000)).unwrap();
         if first % 3 == 2 {
-            append(&mut log, delivered(first)).unwrap();
+            append(&mut log, delivered(P, first)).unwrap();
             if let Some(retirement) = log.writer.retirement(u64::MAX) {
                 append(&mut log, retirement).unwrap();
             }
@@ -190,12 +168,12 @@ fn with_its_threads_the_log_keeps_the_same_rules() {
     let storage = Recorder::new(Sim::new(5));
     let disk: Arc<dyn Storage> = Arc::new(storage.clone());
     let Opened { log, mut feed, .. } = open(disk, options(1)).unwrap();
-    log.append_synced(vec![owned()]).unwrap();
+    log.append_synced(vec![owned(P)]).unwrap();
     for first in 0..120 {
-        log.append_synced(vec![block(first, 7000)]).unwrap();
+        log.append_synced(vec![block(P, first, 7000)]).unwrap();
         assert!(matches!(feed.next(LONG).unwrap(), Some(FeedItem::Block { .. })));
         if first % 10 == 9 {
-            log.append_synced(vec![delivered(first)]).unwrap();
+            log.append_synced(vec![delivered(P, first)]).unwrap();
         }
     }
     let deadline = Instant::now() + LONG;

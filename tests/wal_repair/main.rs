@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../common/entries.rs"]
+mod entries;
 mod repairs;
 mod scrubbing;
 mod world;

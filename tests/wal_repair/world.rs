@@ -1,11 +1,10 @@
 //! A log with blocks to damage, and somebody who takes what it hands out.
 
-use bytes::Bytes;
+use crate::entries::recorded;
 use forebay::io::Storage;
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
-use forebay::record::batch::{BatchBuilder, RecordRef};
-use forebay::record::{Block, BlockHeader, Partition};
+use forebay::record::{Block, Partition};
 use forebay::wal::inspect::{Dumped, dump, inspect};
 use forebay::wal::segment::{FileName, classify, wal_name};
 use forebay::wal::{CorruptBlock, Entry, Feed, FeedItem, Log, Opened, Options, open};
@@ -31,24 +30,8 @@ impl Dice {
 
 /// What Kafka has at `[first, first + RECORDS)`; `twist` changes a value.
 pub fn block_of(partition: Partition, first: i64, twist: u8) -> Block {
-    let mut builder = BatchBuilder::new(Vec::new(), first);
-    for offset in first..first + RECORDS {
-        let value = vec![(offset as u8) ^ (partition.number as u8) ^ twist; 700];
-        let record = RecordRef { offset, timestamp: 1000 + offset, key: Some(b"k"), value: Some(&value), headers: &[] };
-        builder.push(&record);
-    }
-    let encoded = builder.finish(first + RECORDS, 3);
-    let header = BlockHeader {
-        partition,
-        first,
-        next: first + RECORDS,
-        leader_epoch: 3,
-        tenure: 1,
-        count: encoded.count,
-        digest: encoded.digest,
-        payload_crc: encoded.payload_crc,
-    };
-    Block { header, payload: Bytes::from(encoded.buffer) }
+    let value = |offset| vec![(offset as u8) ^ (partition.number as u8) ^ twist; 700];
+    recorded(partition, 1, first..first + RECORDS, value)
 }
 
 pub fn again(block: &CorruptBlock) -> Block {

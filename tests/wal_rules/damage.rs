@@ -1,6 +1,7 @@
 //! What zeros, old bytes and a rewritten frame are taken for.
 
-use crate::world::{DIR, P, block, delivered, owned, path, spares, start};
+use crate::entries::{block, plain};
+use crate::world::{DIR, P, delivered, owned, path, spares, start};
 use forebay::io::sim::Sim;
 use forebay::record::batch::payload_crc;
 use forebay::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind};
@@ -129,7 +130,8 @@ fn what_stops_a_partition_is_told_as_that_alone_and_other_damage_beside_it() {
     let sim = killed();
     sim.damage(&path(1), |bytes| {
         bytes[8192 + 120] ^= 1;
-        let payload = bytes.windows(600).position(|bytes| bytes.iter().all(|byte| *byte == 1)).unwrap();
+        let logged = plain(P, 1, 0, 600).payload;
+        let payload = bytes.windows(600).position(|bytes| bytes == logged).unwrap();
         bytes[payload] ^= 4;
     })
     .unwrap();

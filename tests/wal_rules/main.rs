@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod damage;
+#[path = "../common/entries.rs"]
+mod entries;
 mod segments;
 mod space;
 mod world;

@@ -1,6 +1,7 @@
 //! What a state holds, what retires, what a start builds and keeps.
 
-use crate::world::{DIR, LONG, P, Q, block, delivered, everything, options, owned, path, plain, spares, start};
+use crate::entries::{block, plain};
+use crate::world::{DIR, LONG, P, Q, delivered, everything, options, owned, path, spares, start};
 use forebay::config::Durability;
 use forebay::io::Storage;
 use forebay::io::sim::Sim;

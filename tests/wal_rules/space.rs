@@ -1,6 +1,7 @@
 //! What a full disk leaves.
 
-use crate::world::{LONG, P, block, delivered, options, owned, path, plain, spares, start, wait_until};
+use crate::entries::{block, plain, wait_until};
+use crate::world::{LONG, P, delivered, options, owned, path, spares, start};
 use forebay::io::Storage;
 use forebay::io::fault::{Faults, Operation};
 use forebay::io::sim::Sim;

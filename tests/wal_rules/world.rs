@@ -1,17 +1,16 @@
 //! A log of two partitions on the simulated disk.
 
-use bytes::Bytes;
+use crate::entries::{block, plain};
 use forebay::io::Storage;
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
-use forebay::record::batch::payload_crc;
-use forebay::record::{Block, BlockHeader, Partition, TopicId};
+use forebay::record::{Partition, TopicId};
 use forebay::wal::recovery::{Recovered, recover};
 use forebay::wal::segment::wal_name;
 use forebay::wal::{Entry, Options, PlanRange, WalError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub const DIR: &str = "/wal";
 pub const P: Partition = Partition { topic: 1, number: 0 };
@@ -37,39 +36,12 @@ pub fn spares(log: &Recovered) {
     while log.writer.rack().work(&mut || {}).unwrap() {}
 }
 
-pub fn plain(partition: Partition, tenure: u32, first: i64, bytes: usize) -> Block {
-    let payload = vec![first as u8 + 1; bytes];
-    let header = BlockHeader {
-        partition,
-        first,
-        next: first + 1,
-        leader_epoch: 0,
-        tenure,
-        count: 1,
-        digest: 0,
-        payload_crc: payload_crc(&payload),
-    };
-    Block { header, payload: Bytes::from(payload) }
-}
-
-pub fn block(partition: Partition, first: i64, bytes: usize) -> Entry {
-    Entry::Block(plain(partition, 1, first, bytes))
-}
-
 pub fn owned(partition: Partition) -> Entry {
     Entry::Owned { partition, tenure: 1, first: 0, next: 0, acked_entries: "a:1".into() }
 }
 
 pub fn delivered(route: u16, partition: Partition, next: i64, keep_from: Option<i64>) -> Entry {
     Entry::Delivered { route, partition, first: 0, next, through_lsn: 3, keep_from, detail: vec![7; 9] }
-}
-
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 pub fn path(number: u64) -> PathBuf {

@@ -1,12 +1,12 @@
 //! A segment, written frame by frame, and what may be done to it.
 
 use crate::asked::Asked;
-use bytes::Bytes;
+use crate::entries;
 use crc32fast::Hasher;
 use forebay::io::sim::Sim;
 use forebay::io::{File, Storage};
+use forebay::record::Partition;
 use forebay::record::batch::payload_crc;
-use forebay::record::{Block, BlockHeader, Partition};
 use forebay::wal::format::footer::{self, IndexEntry};
 use forebay::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind, digested};
 use forebay::wal::format::header::{HEADER_BYTES, Predecessor, SegmentHeader};
@@ -43,18 +43,7 @@ pub fn empty(first: i64, next: i64) -> Entry {
 
 /// A block of one offset.
 pub fn block(first: i64) -> Entry {
-    let payload = vec![first as u8 + 1; 100];
-    let header = BlockHeader {
-        partition: P,
-        first,
-        next: first + 1,
-        leader_epoch: 0,
-        tenure: 1,
-        count: 1,
-        digest: 0,
-        payload_crc: payload_crc(&payload),
-    };
-    Entry::Block(Block { header, payload: Bytes::from(payload) })
+    entries::block(P, first, 100)
 }
 
 /// A frame header without anything behind it.

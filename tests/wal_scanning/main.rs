@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod asked;
+#[path = "../common/entries.rs"]
+mod entries;
 mod footers;
 mod frames;
 mod image;
