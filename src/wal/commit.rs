@@ -291,6 +291,7 @@ impl Worker {
     /// Nothing is queued: what is due by time.
     fn rest(&mut self) -> Result<(), WalError> {
         self.writer.will_be_read_back(self.shared.handover.is_behind());
+        self.options.metrics.wal_bytes.set(self.writer.rack().used() as i64);
         if self.writer.needs_idle() && self.last_group.elapsed() >= self.options.idle {
             self.writer.idle()?;
             self.note_idle();

@@ -3,10 +3,9 @@ use crate::io::Storage;
 use crate::io::fault::{Faults, Operation};
 use crate::io::sim::Sim;
 use crate::metrics::Metrics;
-
 use crate::wal::options::SPARES;
 use crate::wal::recovery::{Recovered, recover};
-use crate::wal::testing::{P, block, delivered, owned, wait_until};
+use crate::wal::testing::{P, block, bytes_of_all_files, delivered, owned, wait_until};
 use std::sync::mpsc::{self, Sender};
 
 const SEGMENT: u64 = 64 << 10;
@@ -219,6 +218,14 @@ fn with_nothing_to_do_the_thread_sleeps_until_something_is_due() {
     assert!(worker.gather().is_none());
     assert!(from.elapsed() >= due);
     drop(requests);
+}
+
+#[test]
+fn with_nothing_to_do_the_bytes_on_the_disk_are_told_as_they_are() {
+    let World { sim, mut worker, .. } = world(0, options());
+    assert!(worker.writer.rack().work(&mut || {}).unwrap());
+    worker.rest().unwrap();
+    assert_eq!(worker.options.metrics.wal_bytes.get(), bytes_of_all_files(&sim) as i64);
 }
 
 #[test]

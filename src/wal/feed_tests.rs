@@ -1,11 +1,9 @@
 use super::*;
 use crate::io::sim::Sim;
 use crate::metrics::Metrics;
-
 use crate::wal::catalogue::Listed;
 use crate::wal::format::footer::IndexEntry;
 use crate::wal::format::frame::FRAME_HEADER;
-
 use crate::wal::testing::{DIR, P, block, owned, path};
 use crate::wal::{Delivery, Options, PartitionState, open};
 use std::collections::BTreeMap;

@@ -3,7 +3,6 @@ use crate::io::fault::{Faults, Operation};
 use crate::io::sim::Sim;
 use crate::io::{File, IoError};
 use crate::metrics::Metrics;
-
 use crate::wal::format::frame::FRAME_HEADER;
 use crate::wal::options::Options;
 use crate::wal::recovery::recover;

@@ -2,7 +2,6 @@ use super::*;
 use crate::io::IoError;
 use crate::io::sim::Sim;
 use crate::metrics::Metrics;
-
 use crate::wal::options::SPARES;
 use crate::wal::testing::{P, block, delivered, owned, plain, wait_until};
 use crate::wal::{ErrorClass, FeedItem};

@@ -1,7 +1,6 @@
 use super::*;
 use crate::io::Storage;
 use crate::io::sim::Sim;
-
 use crate::wal::format::FRAMES_START;
 use crate::wal::format::frame::{FrameHeader, Kind};
 use crate::wal::open;

@@ -270,14 +270,15 @@ impl Writer {
 
     /// Makes sure that the entry fits into the active segment, by rolling or growing. False if there is no space.
     fn make_room(&mut self, entry: &Entry) -> Result<bool, WalError> {
-        let fits = self.fitting(std::slice::from_ref(entry)) > 0;
+        let is_closed = self.parts.active.is_closed;
+        let fits = !is_closed && self.fitting(std::slice::from_ref(entry)) > 0;
         let is_fresh = self.parts.active.position == self.parts.active.built_end;
-        let fits_next = !is_fresh && self.fits_a_spare(entry);
+        let fits_next = (is_closed || !is_fresh) && self.fits_a_spare(entry);
         if !fits && !fits_next && !self.parts.rack.can_grow(entry.bytes())? {
             // Larger than any segment, and no space to grow one: don't use up spares trying.
             return Ok(false);
         }
-        if self.parts.active.is_closed || !fits && !is_fresh {
+        if is_closed || !fits && !is_fresh {
             if !self.roll()? {
                 return Ok(false);
             }

@@ -200,6 +200,37 @@ fn on_a_full_disk_the_longest_block_for_a_spare_is_logged_and_a_longer_one_uses_
 }
 
 #[test]
+fn a_long_block_for_which_a_grown_segment_found_no_space_uses_up_no_spare() {
+    let World { sim, faults, mut writer, .. } = world(2);
+    let long = [block(0, 3 * SEGMENT as usize)];
+    // The zeros are written, the block is not.
+    let before = faults.count(Operation::Write);
+    assert!(writer.grow(&long[0]).unwrap());
+    assert!(faults.count(Operation::Write) > before);
+    faults.fail(Operation::Write, 0, ENOSPC);
+    assert_eq!(writer.append(&long).unwrap(), 0);
+    sim.set_capacity(Some(sim.used()));
+    assert_eq!(writer.append(&long).unwrap(), 0);
+    assert_eq!((writer.segment(), writer.rack().ready()), (1, 2));
+    assert_eq!(writer.append(&[block(0, 100)]).unwrap(), 1, "a short one goes into the next");
+    sim.set_capacity(None);
+    assert_eq!(writer.append(&[block(1, 3 * SEGMENT as usize)]).unwrap(), 1);
+    assert_eq!(writer.segment(), 3);
+}
+
+#[test]
+fn on_a_full_disk_a_block_leaves_a_segment_that_found_no_space_before_it_had_any() {
+    let World { sim, faults, mut writer, .. } = world(2);
+    assert!(writer.roll().unwrap());
+    let entries = [block(0, 40_000)];
+    faults.fail(Operation::Write, 0, ENOSPC);
+    assert_eq!(writer.append(&entries).unwrap(), 0);
+    sim.set_capacity(Some(sim.used()));
+    assert_eq!(writer.append(&entries).unwrap(), 1);
+    assert_eq!(writer.segment(), 3);
+}
+
+#[test]
 fn a_segment_grows_by_what_is_counted_and_by_enough_however_many_blocks_it_begins_with() {
     for count in [0, 71] {
         let World { sim, mut writer, .. } = world(1);
