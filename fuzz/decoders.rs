@@ -17,9 +17,9 @@ use forebay::io::Storage;
 use forebay::io::sim::Sim;
 use forebay::kafka::tenure::{Acked, Committed, Metadata};
 use forebay::kafka::wire::batches::{HEADER, walk};
-use forebay::kafka::wire::unpack::unpack;
 use forebay::record::Partition;
 use forebay::record::batch;
+use forebay::record::batch::unpack::unpack;
 use forebay::wal::Entry;
 use forebay::wal::format::footer;
 use forebay::wal::format::frame::{FRAME_HEADER, FrameHeader, Kind};
@@ -126,8 +126,14 @@ pub fn repair_decode(data: &[u8]) {
 
 /// The payload of a `Block`.
 pub fn batch_records(data: &[u8]) {
-    for record in batch::records(data).map_while(Result::ok) {
-        assert_eq!(record.headers.iter().count(), record.headers.len());
+    let walk = |payload: &[u8]| {
+        for record in batch::records(payload).map_while(Result::ok) {
+            assert_eq!(record.headers.iter().count(), record.headers.len());
+        }
+    };
+    walk(data);
+    if let Ok(plain) = batch::unpacked(data) {
+        walk(&plain);
     }
     let _ = batch::check(data);
     let _ = batch::payload_crc(data);

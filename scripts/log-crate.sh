@@ -12,7 +12,7 @@ mkdir -p "$destination"
 # Rooms, and the parts of `kafka` that are pure.
 rooms=(clock config dedupe io metrics processor rate record sink wal)
 pure=(gap loss start tenure)
-wire=(batches unpack)
+wire=(batches)
 heavy='anyhow|axum|clap|clap_complete|comfy-table|indicatif|mimalloc|plotters|rdkafka|tokio|tracing-subscriber'
 # What the tests of these rooms are called.
 tests=(

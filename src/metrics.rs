@@ -32,12 +32,14 @@ pub struct Metrics {
     pub records_suppressed: Counter,
     /// Records whose output is durable.
     pub records_delivered: Counter,
-    /// Bytes of payload whose output is durable.
+    /// Bytes of payload whose output is durable, as they were logged.
     pub bytes_delivered: Counter,
     /// Blocks whose output is durable.
     pub blocks_delivered: Counter,
     /// Bytes appended to the log, frame headers and padding included.
     pub wal_bytes_appended: Counter,
+    /// Bytes that compression kept out of the log.
+    pub wal_bytes_saved: Counter,
     /// Groups of frames made durable together.
     pub wal_groups: Counter,
     /// Syncs of segment files.
@@ -157,6 +159,7 @@ impl Metrics {
             bytes_delivered: names.counter("bytes_delivered", "Bytes of records with durable output"),
             blocks_delivered: names.counter("blocks_delivered", "Blocks with durable output"),
             wal_bytes_appended: names.counter("wal_bytes_appended", "Bytes appended to the log"),
+            wal_bytes_saved: names.counter("wal_bytes_saved", "Bytes that compression kept out of the log"),
             wal_groups: names.counter("wal_groups", "Groups of frames made durable together"),
             wal_fsyncs: names.counter("wal_fsyncs", "Syncs of the log"),
             wal_failed_syncs: names

@@ -99,7 +99,7 @@ fn examples(target: &str) -> Vec<Vec<u8>> {
         "entry_decode" => frames.iter().map(entry).collect(),
         "footer_decode" => payloads(Kind::Footer).collect(),
         "repair_decode" => frames.iter().filter(|(kind, ..)| *kind == Kind::Block).map(repair).collect(),
-        "batch_records" => payloads(Kind::Block).collect(),
+        "batch_records" => payloads(Kind::Block).flat_map(|plain| [compressed(&plain), plain]).collect(),
         // A block's payload is a batch as Kafka has it.
         "wire_batches" => vec![payloads(Kind::Block).collect::<Vec<_>>().concat()],
         "wire_unpack" => (1..=4).map(|codec| packed(codec, b"what is said twice is said twice")).collect(),
@@ -119,6 +119,16 @@ fn packed(codec: u8, bytes: &[u8]) -> Vec<u8> {
         _ => packed.extend(zstd::stream::encode_all(bytes, 1).unwrap()),
     }
     packed
+}
+
+/// The batch with its records compressed; its checksum is that of before.
+fn compressed(batch: &[u8]) -> Vec<u8> {
+    let (header, records) = batch.split_at(forebay::record::batch::HEADER_LEN);
+    let mut bytes = [header, &packed(4, records)[1..]].concat();
+    let length = bytes.len() as u32 - 12;
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    bytes[22] |= 4;
+    bytes
 }
 
 /// Inputs that a target understands, from `fuzz/seeds/TARGET`.

@@ -15,6 +15,7 @@ use forebay::wal::recovery::table::Verdict;
 use forebay::wal::{Entry, State};
 use second_reader_world::{Life, Rng, damage};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -136,8 +137,11 @@ fn of_frame(header: &FrameHeader, entry: Option<&Entry>) -> Value {
 fn content(entry: &Entry) -> Value {
     match entry {
         Entry::Block(block) => {
-            assert_eq!(batch::digest(&block.payload, block.header.first).unwrap(), block.header.digest);
-            let records = batch::records(&block.payload).map(|record| {
+            let plain = batch::unpacked(&block.payload).unwrap();
+            assert_eq!(batch::digest(&plain, block.header.first).unwrap(), block.header.digest);
+            // What is compressed is beyond Python's standard library.
+            let read = if matches!(plain, Cow::Borrowed(_)) { &plain[..] } else { &[] };
+            let records = batch::records(read).map(|record| {
                 let record = record.unwrap();
                 let headers = record.headers.iter().map(|(name, value)| json!([text(Some(name)), text(value)]));
                 json!({"offset": record.offset, "timestamp": record.timestamp, "key": text(record.key),

@@ -23,6 +23,7 @@ impl Default for Config {
                 segment_age: Duration::from_secs(600),
                 max_bytes: None,
                 durability: Durability::Fsync,
+                compression: None,
                 verify_at_start: GIB,
                 scrub_rate: 8 * MIB,
                 scrub_every: Duration::from_secs(3600),

@@ -6,6 +6,7 @@ use super::{
     Config, Controller, Durability, Fence, Fetcher, Format, GIB, Handover, KIB, LogFormat, LogLevel, MIB, Mode,
     OnForeignCommit, OnGap, Properties, Require, Server, Start, Target,
 };
+use crate::record::batch::Codec;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,6 +65,9 @@ pub enum Kind {
     /// Names and values for librdkafka.
     Properties(Field<Properties>),
 }
+
+/// In the order of their names.
+const COMPRESSIONS: [Option<Codec>; 3] = [None, Some(Codec::Lz4), Some(Codec::Zstd)];
 
 const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
     Key { name, about, kind }
@@ -309,6 +313,16 @@ pub const KEYS: &[Key] = &[
         "When a block counts as durable: `fsync`, after fdatasync; `os`, when the operating system has it (a power cut \
          loses what was acknowledged in the last half minute or so); `memory`, at once (a kill loses what was \
          acknowledged and not delivered).",
+    ),
+    key(
+        "wal.compression",
+        Kind::Choice(
+            &["none", "lz4", "zstd"],
+            |c| COMPRESSIONS.iter().position(|codec| *codec == c.wal.compression).unwrap_or(0),
+            |c, i| c.wal.compression = COMPRESSIONS[i],
+        ),
+        "How the records of each block are compressed in the log: less to write, more to compute. A block that would not \
+         get smaller stays as it is. Blocks are read whatever is set.",
     ),
     key(
         "wal.verify_at_start",

@@ -12,6 +12,7 @@ mod owned;
 pub mod reference;
 mod value;
 
+use crate::record::batch::Codec;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -264,6 +265,8 @@ pub struct Wal {
     pub max_bytes: Option<u64>,
     /// What "durable" means.
     pub durability: Durability,
+    /// How the records of a block are compressed; `None`: they are not.
+    pub compression: Option<Codec>,
     /// Bytes of the newest segments that are read in full at a start.
     pub verify_at_start: u64,
     /// Bytes a second of sealed segments that are read again; 0: none.

@@ -277,6 +277,7 @@ fn receiver_options(config: &Config, state: &State) -> receiver::Options {
             interval: config.direct.batch_interval,
             bytes: (config.direct.batch_bytes as usize).min(budget / 8),
         }),
+        compression: config.wal.compression,
         block_age: config.block.age,
         open_bytes_max: budget / 8,
         queue_bytes_max: (budget / 8) as u64,

@@ -198,7 +198,8 @@ impl Receiver<'_> {
         let slot = &self.lanes[lane].slot;
         let blocks = self.shared.log.read_blocks(slot.partition, slot.next - 1, slot.next).ok()?;
         let block = blocks.last()?;
-        let record = batch::records(&block.payload).last()?.ok()?;
+        let payload = batch::unpacked(&block.payload).ok()?;
+        let record = batch::records(&payload).last()?.ok()?;
         Some((block.header.leader_epoch, Expected::of(&record)))
     }
 }

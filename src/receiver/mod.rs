@@ -38,6 +38,7 @@ use crate::kafka::start::{Policy, Stop};
 use crate::kafka::tenure::WalId;
 use crate::metrics::Metrics;
 use crate::rate::governor::Governor;
+use crate::record::batch::Codec;
 use crate::record::topics::Topics;
 use crate::wal::{Log, WalError};
 use rdkafka::error::KafkaError;
@@ -56,6 +57,8 @@ pub struct Options {
     pub limits: slot::Limits,
     /// Direct mode: when batches close. `None`: receiver mode, blocks are logged.
     pub direct: Option<plan::Batching>,
+    /// How blocks are compressed before they are logged.
+    pub compression: Option<Codec>,
     /// When blocks close by age.
     pub block_age: Duration,
     /// Bytes in open blocks, all partitions together, above which all of them close.

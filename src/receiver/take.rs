@@ -12,7 +12,7 @@ use super::{Options, ReceiverError};
 use crate::kafka::consumer::Position;
 use crate::kafka::fetched::Fetched;
 use crate::kafka::ffi::fetch::Batch;
-use crate::record::batch::HeaderRef;
+use crate::record::batch::{self, HeaderRef};
 use crate::record::{Block, Partition};
 use crate::wal::Entry;
 use rdkafka::error::RDKafkaErrorCode;
@@ -274,9 +274,20 @@ impl Receiver<'_> {
         let header = &block.header;
         if self.may_admit(header.partition, header.tenure, header.first, header.next) {
             self.shared.metrics.blocks_admitted.inc();
+            let block = self.packed(block);
             self.shared.log.append(Entry::Block(block))?;
         }
         Ok(())
+    }
+
+    fn packed(&self, block: Block) -> Block {
+        let Some(codec) = self.options.compression else {
+            return block;
+        };
+        let before = block.payload.len();
+        let block = batch::pack(block, codec);
+        self.shared.metrics.wal_bytes_saved.inc_by((before - block.payload.len()) as u64);
+        block
     }
 
     /// Asks ownership and dedupe; on a yes the range counts as taken.

@@ -122,7 +122,8 @@ impl Renderer {
         mut flush: impl FnMut(&mut Vec<u8>) -> Result<(), SinkError>,
     ) -> Result<(), SinkError> {
         let range = block.header.first..block.header.next;
-        for record in batch::records(&block.payload) {
+        let payload = batch::unpacked(&block.payload).map_err(|error| unreadable(block, &error))?;
+        for record in batch::records(&payload) {
             let record = record.map_err(|error| unreadable(block, &error))?;
             if !range.contains(&record.offset) {
                 continue;
@@ -238,8 +239,8 @@ fn clean_run(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Partition;
-    use crate::record::batch::{BatchBuilder, RecordRef, records};
+    use crate::record::batch::{BatchBuilder, Codec, Encoded, RecordRef, pack, records};
+    use crate::record::{BlockHeader, Partition};
 
     fn line(format: Format, key: Option<&[u8]>, value: Option<&[u8]>, timestamp: i64) -> String {
         let partition = Partition { topic: 1, number: 3 };
@@ -264,6 +265,36 @@ mod tests {
         );
         let odd = line(Format::Jsonl, Some(b"\xff\x00"), None, -1);
         assert!(odd.contains("\"timestamp\":null,\"key\":{\"base64\":\"/wA=\"},\"value\":null"), "{odd}");
+    }
+
+    #[test]
+    fn the_lines_of_a_compressed_block_are_those_of_the_block() {
+        let partition = Partition { topic: 1, number: 3 };
+        let mut batch = BatchBuilder::new(Vec::new(), 7);
+        for offset in 7..40 {
+            let value = format!("the value of {offset}");
+            let record = RecordRef { offset, timestamp: 5, key: None, value: Some(value.as_bytes()), headers: &[] };
+            batch.push(&record);
+        }
+        let Encoded { buffer, count, digest, payload_crc } = batch.finish(40, -1);
+        let header =
+            BlockHeader { partition, first: 8, next: 39, leader_epoch: -1, tenure: 1, count, digest, payload_crc };
+        let block = Block { header, payload: buffer.into() };
+        let renderer = Renderer::new(Format::Jsonl, &Source { partition, topic: "t".into(), incarnation: 0 });
+        let lines = |block: &Block| {
+            let mut out = Vec::new();
+            renderer.block(block, &mut out, |_| Ok(())).map(|()| out)
+        };
+        let expected = lines(&block).unwrap();
+        assert_eq!(expected.split(|byte| *byte == b'\n').count(), 31 + 1);
+        for codec in [Codec::Lz4, Codec::Zstd] {
+            let packed = pack(block.clone(), codec);
+            assert!(packed.payload.len() < block.payload.len());
+            assert_eq!(lines(&packed).unwrap(), expected);
+            let cut = Block { payload: packed.payload.slice(..packed.payload.len() - 1), ..packed };
+            let error = lines(&cut).unwrap_err().to_string();
+            assert!(error.contains("block [8, 39) of topic number 1 partition 3 can't be read"), "{error}");
+        }
     }
 
     #[test]

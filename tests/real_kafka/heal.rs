@@ -127,6 +127,34 @@ fn one_run_repairs_and_delivers_everything() {
     assert_eq!(log.run.drain().number("records"), 0);
 }
 
+/// Blocks of one codec are read by a run that is set to another.
+#[test]
+fn compressed_blocks_are_repaired_and_delivered() {
+    let Some(kafka) = kafka() else { return };
+    let scratch = Scratch::new("heal-compressed");
+    let mut dice = Dice::new("heal-compressed");
+    let mut log = undelivered(kafka, &scratch, "heal-compressed");
+    // Enough of them that many blocks lie in finished ones.
+    log.run = log.run.set("wal.segment_bytes=64KiB");
+    let process = log.run.clone().set("wal.compression=zstd").stdout_sink().spawn();
+    log.wait_acknowledged(kafka);
+    let (_, metrics) = process.ask("/metrics");
+    let saved = metrics.lines().find_map(|line| line.strip_prefix("forebay_wal_bytes_saved_total ")).unwrap();
+    let values = RECORDS * PARTITIONS as u64 * 200;
+    assert!(saved.parse::<u64>().unwrap() > values / 2, "{saved} of {values}");
+    process.kill();
+    let wal = log.wal().display().to_string();
+    let dumped = forebay(&["wal", "dump", &wal, "--records", "--partition", "3"]);
+    assert_eq!(dumped.status.code(), Some(0), "{}", dumped.stderr);
+    assert!(dumped.stdout.lines().count() > RECORDS as usize / 2 && dumped.stdout.contains("\"p3-"), "not readable");
+    let before = delivered_to(log.wal(), PARTITIONS);
+    let damaged = pick(undelivered_blocks(log.wal(), PARTITIONS), 20, &mut dice);
+    harm(log.wal(), &damaged, &mut dice);
+    let finished = log.run.clone().set("wal.compression=lz4").drain();
+    assert_eq!(finished.number("repaired"), 20);
+    log.assert_delivered(&before);
+}
+
 /// The log is damaged under a running process; the scrubber finds it before anybody reads it.
 #[test]
 fn the_scrubber_finds_damage_of_a_running_log() {

@@ -20,6 +20,11 @@ fn killed_at_random_raw() {
 }
 
 #[test]
+fn killed_at_random_with_compressed_blocks() {
+    killed(Format::Jsonl, Moment::Random, &["wal.compression=lz4"]);
+}
+
+#[test]
 fn killed_between_sync_and_commit() {
     killed(Format::Jsonl, Moment::AfterSync, &[]);
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use forebay::io::Storage;
 use forebay::io::disk::Disk;
 use forebay::metrics::Metrics;
-use forebay::record::batch::{BatchBuilder, HeaderRef, RecordRef};
+use forebay::record::batch::{BatchBuilder, Codec, HeaderRef, RecordRef, pack};
 use forebay::record::{Block, BlockHeader, Partition, TopicId};
 use forebay::wal::recovery::{Recovered, recover};
 use forebay::wal::writer::Writer;
@@ -263,7 +263,12 @@ fn block(partition: Partition, tenure: u32, first: i64, next: i64, rng: &mut Rng
     let encoded = builder.finish(next, 3);
     let (count, digest, payload_crc) = (encoded.count, encoded.digest, encoded.payload_crc);
     let header = BlockHeader { partition, first, next, leader_epoch: 3, tenure, count, digest, payload_crc };
-    Entry::Block(Block { header, payload: Bytes::from(encoded.buffer) })
+    let block = Block { header, payload: Bytes::from(encoded.buffer) };
+    Entry::Block(match rng.below(8) {
+        0 => pack(block, Codec::Lz4),
+        1 => pack(block, Codec::Zstd),
+        _ => block,
+    })
 }
 
 fn files(dir: &Path, end: &str) -> Vec<PathBuf> {

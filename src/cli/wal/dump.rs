@@ -7,6 +7,7 @@ use super::super::exit::{FOUND, Failure, OK};
 use super::super::output::Format;
 use super::{Names, look};
 use crate::io::disk::Disk;
+use crate::record::batch::{self, BatchError};
 use crate::record::{Block, Partition};
 use crate::sink::Source;
 use crate::sink::render::{self, Renderer};
@@ -217,11 +218,13 @@ impl Dumper<'_> {
             topic: topic.map_or_else(|| self.names.name(partition.topic), |topic| topic.name),
         };
         let renderer = Renderer::new(render::Format::Jsonl, &source);
-        for record in crate::record::batch::records(&block.payload) {
+        let invalid = |error: BatchError| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
+        let payload = batch::unpacked(&block.payload).map_err(invalid)?;
+        for record in batch::records(&payload) {
             if self.is_full() {
                 break;
             }
-            let record = record.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            let record = record.map_err(invalid)?;
             self.rendered.clear();
             renderer.record(&record, &mut self.rendered);
             self.out.write_all(&self.rendered)?;

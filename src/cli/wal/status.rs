@@ -152,7 +152,8 @@ fn rest(dir: &Path, log: &Overview, state: &State) -> Result<BTreeMap<Partition,
 }
 
 fn first_timestamp(payload: &[u8]) -> Option<i64> {
-    let first = batch::records(payload).next()?.ok()?;
+    let payload = batch::unpacked(payload).ok()?;
+    let first = batch::records(&payload).next()?.ok()?;
     (first.timestamp >= 0).then_some(first.timestamp)
 }
 

@@ -17,7 +17,6 @@ mod eligible;
 mod fetcher;
 mod records;
 mod state;
-pub mod unpack;
 
 pub use records::{Part, Records, Unreadable, What, WireRecord};
 

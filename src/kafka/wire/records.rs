@@ -1,9 +1,10 @@
 //! What arrived for a partition, and its records, batch by batch.
 
 use super::batches::{Batch, Walked};
-use super::unpack::unpack;
+
 use crate::kafka::consumer::Named;
 use crate::kafka::fetched::Fetched;
+use crate::record::batch::unpack::unpack;
 use crate::record::batch::{self, HeaderRef, Record};
 use bytes::Bytes;
 use rdkafka::error::RDKafkaErrorCode;

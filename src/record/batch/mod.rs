@@ -2,14 +2,17 @@
 //!
 //! Promises: what [`BatchBuilder`] writes is a valid Kafka record batch (CRC-32C included) that any Kafka tool can
 //! read; [`records`] walks it without copying and answers damaged bytes with an error, never with a panic or an
-//! allocation. Never: it does not decompress (an unknown or compressed codec is an error that names it).
+//! allocation. Never: it does not decompress (that is an error that names the codec): [`unpacked`] does, before.
 //!
 //! The *digest* of a block is CRC-32/ISO-HDLC over `first` (i64 LE), the first record's timestamp (i64 LE) and the
 //! records section of the canonical encoding (one batch, base offset = `first`, base timestamp = the first record's).
 //! It depends only on what can be fetched again, not on how Kafka batched or compressed it.
 
+mod pack;
 mod read;
+pub mod unpack;
 
+pub use pack::{Codec, pack, unpacked};
 pub use read::{BatchError, Headers, Record, Records, check, digest, records, section};
 
 use super::varint;

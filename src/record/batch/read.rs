@@ -1,10 +1,11 @@
 //! Reads record batches without copying; answers damaged bytes with an error.
 
+use super::pack::CODEC_BITS;
 use super::{ATTRIBUTES, BatchBuilder, HEADER_LEN, HeaderRef, MAGIC, RecordRef};
 use crate::record::varint;
 
 /// Why bytes are not record batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
     /// The bytes end inside a batch or record.
     #[error("record batch ends early at byte {0}")]
@@ -27,13 +28,23 @@ pub enum BatchError {
         /// Stored in the batch.
         expected: u32,
     },
-    /// A codec this reader does not have.
+    /// Its records are compressed, which is not for who walks records.
     #[error("record batch at byte {at} is compressed with codec {codec}")]
     Codec {
         /// Where the batch begins.
         at: usize,
         /// Kafka's codec number.
         codec: u8,
+    },
+    /// What a codec says of the records.
+    #[error("record batch at byte {at}: its records (codec {codec}) can't be unpacked: {why}")]
+    Unpack {
+        /// Where the batch begins.
+        at: usize,
+        /// Kafka's codec number.
+        codec: u8,
+        /// For people.
+        why: String,
     },
     /// Offsets that do not rise, or lie too far from the first.
     #[error("record offset {0} is out of order")]
@@ -98,6 +109,32 @@ pub fn records(payload: &[u8]) -> Records<'_> {
     }
 }
 
+/// A batch of a payload: where it begins and ends, and Kafka's number of its codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub at: usize,
+    pub end: usize,
+    pub codec: u8,
+}
+
+impl Extent {
+    fn of(payload: &[u8], at: usize) -> Result<Self, BatchError> {
+        let header = payload.get(at..at + HEADER_LEN).ok_or(BatchError::Short(at))?;
+        let end = batch_end(header, at, payload.len())?;
+        Ok(Self { at, end, codec: header[ATTRIBUTES + 1] & CODEC_BITS })
+    }
+}
+
+/// The batches of a payload, their headers alone. Ends after the first error.
+pub(super) fn batches(payload: &[u8]) -> impl Iterator<Item = Result<Extent, BatchError>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let batch = (at < payload.len()).then(|| Extent::of(payload, at))?;
+        at = batch.as_ref().map_or(payload.len(), |batch| batch.end);
+        Some(batch)
+    })
+}
+
 /// Walks `count` records that lie in `bytes` without their batch's header.
 pub fn section(bytes: &[u8], base_offset: i64, base_timestamp: i64, count: u32) -> Records<'_> {
     let cursor = Cursor { bytes, at: 0 };
@@ -106,16 +143,13 @@ pub fn section(bytes: &[u8], base_offset: i64, base_timestamp: i64, count: u32) 
 
 /// Checks every batch of a payload by its own CRC-32C and walks all records; returns how many there are.
 pub fn check(payload: &[u8]) -> Result<u32, BatchError> {
-    let mut at = 0;
-    while at < payload.len() {
-        let header = payload.get(at..at + HEADER_LEN).ok_or(BatchError::Short(at))?;
-        let end = batch_end(header, at, payload.len())?;
-        let expected = be_u32(header, 17);
+    for batch in batches(payload) {
+        let Extent { at, end, .. } = batch?;
+        let expected = be_u32(payload, at + 17);
         let found = crc32c::crc32c(&payload[at + ATTRIBUTES..end]);
         if found != expected {
             return Err(BatchError::Crc { at, found, expected });
         }
-        at = end;
     }
     records(payload).try_fold(0, |count, record| record.map(|_| count + 1))
 }
@@ -178,12 +212,12 @@ impl<'a> Records<'a> {
     fn open_batch(&mut self) -> Result<(), BatchError> {
         let at = self.cursor.at;
         let bytes = self.cursor.bytes;
-        let header = bytes.get(at..at + HEADER_LEN).ok_or(BatchError::Short(at))?;
-        self.end = batch_end(header, at, bytes.len())?;
-        let codec = header[22] & 7;
+        let Extent { end, codec, .. } = Extent::of(bytes, at)?;
         if codec != 0 {
             return Err(BatchError::Codec { at, codec });
         }
+        let header = &bytes[at..at + HEADER_LEN];
+        self.end = end;
         self.base_offset = be_i64(header, 0);
         self.base_timestamp = be_i64(header, 27);
         self.left = u32::try_from(be_u32(header, 57) as i32).map_err(|_| BatchError::Malformed(at))?;
