@@ -197,6 +197,10 @@ fn each_group_ends_on_a_page_and_carries_what_was_synced_before() {
         (Kind::Footer, 6, 6, true),
     ];
     assert_eq!(shape, expected);
+    // The States of the successor repeat the last LSN before them, and say that it is synced.
+    let states = frames(&second, &successor, successor.built_end);
+    let shape: Vec<_> = states.iter().map(|(f, ..)| (f.kind, f.lsn, f.synced_through)).collect();
+    assert_eq!(shape, [(Kind::State, 6, 6); 2]);
 }
 
 #[test]

@@ -258,8 +258,7 @@ impl Image {
     }
 
     fn copy(&mut self, copied: &Copied) {
-        let header = FrameHeader { pad_len: 0, ..copied.header };
-        self.push(header, &copied.payload);
+        self.push(copied.header, &copied.payload);
     }
 
     fn push(&mut self, mut header: FrameHeader, payload: &[u8]) {

@@ -36,6 +36,8 @@ fn a_large_log_is_looked_at_as_a_small_one_is() {
         assert_eq!(seen(small), seen(large));
         assert_eq!(small.state, large.state);
     }
+    let starts = |survey: &Survey| -> Vec<_> { survey.segments.iter().map(|s| s.frames_start).collect() };
+    assert_eq!(starts(&small), starts(&small_quick));
     let verified: Vec<_> = large_quick.segments.iter().map(|s| s.verified).collect();
     assert_eq!(verified, [false, false, true]);
 }

@@ -189,11 +189,6 @@ impl PartitionState {
     pub fn delivered(&self) -> i64 {
         self.delivery.get(&DEFAULT_ROUTE).map_or(NO_OFFSET, |d| d.delivered)
     }
-
-    /// Undecided ranges of tenures before the current one.
-    pub fn older_undecided(&self) -> impl Iterator<Item = &TenureRange> {
-        self.undecided.iter().filter(|r| r.tenure < self.tenure)
-    }
 }
 
 /// An open plan of direct mode.

@@ -331,7 +331,8 @@ mod tests {
         assert!(repairs.has(&seventh) && !repairs.has(&eighth));
         assert!(!repairs.want(&seventh), "it is mended");
         assert!(repairs.open().is_empty());
-        assert!(repairs.find(&seventh).unwrap().payload == block_of(7).payload);
+        let mended = repairs.find(&seventh).unwrap();
+        assert_eq!((mended.header, mended.payload), (block_of(7).header, block_of(7).payload));
         assert!(repairs.want(&eighth));
     }
 
