@@ -1,20 +1,19 @@
-//! The log's thread: takes what is queued, makes it durable group by group, tells everyone.
+//! The log's work: takes what is queued, makes it durable group by group, tells everyone. Who does it: [`super::desk`].
 //!
-//! Promises: one write, in pieces if it is large, and one sync per group; entries of a partition keep their order; while disk or quota is full,
-//! blocks wait here and receipts still go through. After a failed write or sync nothing more is written, and nothing
-//! that was not durable is handed on. All decisions about bytes are the [`Writer`]'s.
+//! Promises: one write, in pieces if it is large, and one sync per group; entries of a partition keep their order; while disk
+//! or quota is full, blocks wait here and receipts still go through. After a failed write or sync nothing more is written,
+//! and nothing that was not durable is handed on. All decisions about bytes are the [`Writer`]'s.
 
+use super::catalogue::Location;
 use super::error::WalError;
 use super::format::entry::Entry;
 use super::handover::Handover;
-use super::inbox::{Inbox, Request};
 use super::marks::Marks;
 use super::options::Options;
 use super::queue::{Full, Queue, Reply, Unit};
 use super::writer::Writer;
-use crate::record::Lsn;
+use crate::record::{Lsn, Partition};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -47,6 +46,22 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What is known when a log was recovered.
+    pub fn new(writer: &Writer, feed_from: Location, options: &Options) -> Self {
+        let durable = writer.durable_lsn();
+        let handover = Handover::new(options.feed_bytes, feed_from, durable + 1, Arc::clone(&options.metrics));
+        Self {
+            durable: AtomicU64::new(durable),
+            full: AtomicBool::new(false),
+            sent: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
+            oldest_live: AtomicU64::new(feed_from.segment),
+            failure: OnceLock::new(),
+            marks: Marks::new(writer.state()),
+            handover: Arc::new(handover),
+        }
+    }
+
     /// Latches the failure; the first one stays.
     pub fn fail(&self, error: WalError) -> Arc<WalError> {
         let error = Arc::clone(self.failure.get_or_init(|| Arc::new(error)));
@@ -55,16 +70,18 @@ impl Shared {
     }
 }
 
-/// The thread's state.
+/// See the module.
+#[derive(Debug)]
 pub struct Worker {
     writer: Writer,
     options: Options,
-    inbox: Inbox,
     shared: Arc<Shared>,
     queue: Queue,
     batch: Vec<Entry>,
     /// Where each unit of the batch ends, and who waits for it.
     ends: Vec<(usize, Option<Reply>)>,
+    /// Callers that the last work answered.
+    answered: usize,
     last_group: Instant,
     /// When the active segment was begun, and its number.
     begun: (u64, Instant),
@@ -74,25 +91,19 @@ pub struct Worker {
     is_jammed: bool,
 }
 
-/// Why the loop ended.
-enum End {
-    Closed(SyncSender<Result<(), Arc<WalError>>>),
-    Abandoned,
-}
-
 impl Worker {
     /// A worker around this writer.
-    pub fn new(writer: Writer, options: Options, inbox: Inbox, shared: Arc<Shared>) -> Self {
+    pub fn new(writer: Writer, options: Options, shared: Arc<Shared>) -> Self {
         let now = Instant::now();
         let begun = (writer.segment(), now);
         Self {
             writer,
             options,
-            inbox,
             shared,
             queue: Queue::default(),
             batch: Vec::new(),
             ends: Vec::new(),
+            answered: 0,
             last_group: now,
             begun,
             stuck_until: None,
@@ -100,51 +111,45 @@ impl Worker {
         }
     }
 
-    /// Runs until the log is closed or all its handles are gone.
-    pub fn run(mut self) {
-        let ended = self.serve();
-        match ended {
-            Ok(End::Abandoned) => {}
-            Ok(End::Closed(reply)) => {
-                let closed = self.writer.close().map_err(|error| self.shared.fail(error));
-                self.shared.handover.close();
-                self.writer.rack().stop();
-                let _ = reply.send(closed);
-            }
-            Err(error) => {
-                let error = self.shared.fail(error);
-                self.writer.rack().stop();
-                self.refuse_all(&error);
-            }
-        }
-        self.writer.rack().stop();
+    /// Why nothing more is written.
+    pub fn failure(&self) -> Option<Arc<WalError>> {
+        self.shared.failure.get().cloned()
     }
 
-    fn serve(&mut self) -> Result<End, WalError> {
-        loop {
-            if let Some(end) = self.gather() {
-                self.finish()?;
-                return Ok(end);
-            }
-            if let Some(error) = self.shared.failure.get() {
-                return Err(WalError::Poisoned(Arc::clone(error)));
-            }
-            if !self.work()? {
-                self.rest()?;
-            }
-        }
+    /// Nothing more is written. See [`Shared::fail`].
+    pub fn fail(&self, error: WalError) -> Arc<WalError> {
+        self.shared.fail(error)
+    }
+
+    /// Queues entries that were sent.
+    pub fn take(&mut self, unit: Unit) {
+        let bytes = unit.bytes() as usize;
+        self.push(unit);
+        self.shared.sent.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Queues entries.
+    pub fn push(&mut self, unit: Unit) {
+        self.queue.push(unit);
+        self.shared.queued.store(self.queue.bytes() as usize, Ordering::Relaxed);
+    }
+
+    /// Drops what is queued of this partition and this and older tenures.
+    pub fn withdraw(&mut self, partition: Partition, tenure: u32) {
+        self.queue.withdraw(partition, tenure);
+        self.shared.queued.store(self.queue.bytes() as usize, Ordering::Relaxed);
     }
 
     /// Logs what is queued; waits for a spare if one is being made, not for space.
-    fn finish(&mut self) -> Result<(), WalError> {
+    pub fn finish(&mut self) -> Result<(), WalError> {
         loop {
-            if let Some(error) = self.shared.failure.get() {
-                return Err(WalError::Poisoned(Arc::clone(error)));
+            if let Some(error) = self.failure() {
+                return Err(WalError::Poisoned(error));
             }
             let rack = Arc::clone(self.writer.rack());
             // Looked at before: a spare that comes meanwhile must lead to another try.
             let had_none = rack.ready() == 0;
-            if !self.work()? && (self.is_jammed || !self.queue.is_ready()) {
+            if !self.work(&mut || {})? && (self.is_jammed || !self.queue.is_ready()) {
                 let needs_spare = had_none || self.queue.is_waiting();
                 if !needs_spare || rack.is_short() || self.is_stuck() {
                     return Ok(());
@@ -154,29 +159,31 @@ impl Worker {
         }
     }
 
-    /// Waits for requests and takes all there are.
-    fn gather(&mut self) -> Option<End> {
-        let busy = !self.is_jammed && (self.queue.is_ready() || self.retirement().is_some());
-        let mut request = if busy { self.inbox.at_hand() } else { self.inbox.within(self.patience()) };
-        loop {
-            match request {
-                Ok(Request::Append(unit)) => {
-                    let bytes = unit.bytes() as usize;
-                    self.queue.push(unit);
-                    self.shared.queued.store(self.queue.bytes() as usize, Ordering::Relaxed);
-                    self.shared.sent.fetch_sub(bytes, Ordering::Relaxed);
-                }
-                Ok(Request::Withdraw(partition, tenure, done)) => {
-                    self.queue.withdraw(partition, tenure);
-                    self.shared.queued.store(self.queue.bytes() as usize, Ordering::Relaxed);
-                    let _ = done.send(());
-                }
-                Ok(Request::Close(reply)) => return Some(End::Closed(reply)),
-                Err(RecvTimeoutError::Timeout) => return None,
-                Err(RecvTimeoutError::Disconnected) => return Some(End::Abandoned),
-            }
-            request = self.inbox.at_hand();
-        }
+    /// Ends the log cleanly.
+    pub fn close(&mut self) -> Result<(), Arc<WalError>> {
+        let closed = self.writer.close().map_err(|error| self.shared.fail(error));
+        self.shared.handover.close();
+        closed
+    }
+
+    /// No more spares are made.
+    pub fn stop_rack(&self) {
+        self.writer.rack().stop();
+    }
+
+    /// True if something is there that can be logged now, or the log has failed and someone is to be told.
+    pub fn is_busy(&self) -> bool {
+        self.failure().is_some() || !self.is_jammed && (self.queue.is_ready() || self.retirement().is_some())
+    }
+
+    /// True if nothing is queued, and nothing was without space a moment ago.
+    pub fn is_free(&self) -> bool {
+        !self.is_jammed && !self.is_stuck() && !self.queue.is_ready() && !self.queue.is_waiting()
+    }
+
+    /// Callers that the last work answered.
+    pub fn answered(&self) -> usize {
+        self.answered
     }
 
     fn is_stuck(&self) -> bool {
@@ -184,7 +191,7 @@ impl Worker {
     }
 
     /// How long to wait for requests before something else is due.
-    fn patience(&self) -> Duration {
+    pub fn patience(&self) -> Duration {
         if self.is_jammed || self.is_stuck() || self.queue.is_waiting() && self.writer.rack().is_short() {
             return LOOK_AGAIN;
         }
@@ -201,12 +208,15 @@ impl Worker {
         self.writer.retirement(self.shared.handover.pinned())
     }
 
-    /// One group. False if there was nothing to do.
-    fn work(&mut self) -> Result<bool, WalError> {
+    /// One group; `answering` is called when it is durable, before anyone is answered. False if there was nothing to do.
+    pub fn work(&mut self, answering: &mut dyn FnMut()) -> Result<bool, WalError> {
+        self.answered = 0;
         self.fill_batch();
         if self.batch.is_empty() {
             self.is_jammed = false;
-            return Ok(self.answer(0));
+            answering();
+            self.answer(0);
+            return Ok(self.answered > 0);
         }
         let Self { writer, batch, queue, shared, .. } = self;
         writer.will_be_read_back(shared.handover.is_behind());
@@ -218,6 +228,7 @@ impl Worker {
             // The next try leaves blocks out, so that one without space does not hold up receipts.
             self.stuck_until = Some(Instant::now() + LOOK_AGAIN);
         }
+        answering();
         self.answer(count);
         self.put_back(count);
         self.retire();
@@ -241,26 +252,22 @@ impl Worker {
         self.queue.take(limit, &full, &mut self.batch, &mut self.ends);
     }
 
-    /// Answers those whose entries are durable; true if someone was.
-    fn answer(&mut self, count: usize) -> bool {
+    /// Answers those whose entries are durable.
+    fn answer(&mut self, count: usize) {
         let durable: Lsn = self.writer.durable_lsn();
-        let mut answered = 0;
-        self.inbox.set_apart();
         for (end, reply) in &mut self.ends {
             if *end <= count
                 && let Some(reply) = reply.take()
             {
                 let _ = reply.send(Ok(durable));
-                answered += 1;
+                self.answered += 1;
             }
         }
-        self.inbox.answered(answered);
         if count > 0
             && let Some(wake) = &self.options.on_durable
         {
             wake();
         }
-        answered > 0
     }
 
     /// What of the batch is not durable goes back to the front of the queue.
@@ -289,7 +296,7 @@ impl Worker {
     }
 
     /// Nothing is queued: what is due by time.
-    fn rest(&mut self) -> Result<(), WalError> {
+    pub fn rest(&mut self) -> Result<(), WalError> {
         self.writer.will_be_read_back(self.shared.handover.is_behind());
         self.options.metrics.wal_bytes.set(self.writer.rack().used() as i64);
         if self.writer.needs_idle() && self.last_group.elapsed() >= self.options.idle {
@@ -314,23 +321,11 @@ impl Worker {
         self.shared.handover.put(std::iter::empty(), durable + 1);
     }
 
-    /// The log is poisoned: everyone who waits is told, until all handles are gone.
-    fn refuse_all(&mut self, error: &Arc<WalError>) {
+    /// The log is poisoned: everyone whose entries are here is told.
+    pub fn refuse_all(&mut self, error: &Arc<WalError>) {
         let refuse = |reply: Reply| drop(reply.send(Err(Arc::clone(error))));
         self.ends.drain(..).filter_map(|(_, reply)| reply).for_each(refuse);
         self.queue.drain_replies().for_each(refuse);
-        while let Some(request) = self.inbox.recv() {
-            match request {
-                Request::Append(unit) => {
-                    unit.reply.into_iter().for_each(refuse);
-                }
-                Request::Withdraw(..) => {}
-                Request::Close(reply) => {
-                    let _ = reply.send(Err(Arc::clone(error)));
-                    return;
-                }
-            }
-        }
     }
 }
 

@@ -1,61 +1,13 @@
 use super::*;
-use crate::io::Storage;
-use crate::io::fault::{Faults, Operation};
+use crate::io::fault::Operation;
 use crate::io::sim::Sim;
-use crate::metrics::Metrics;
 use crate::wal::options::SPARES;
-use crate::wal::recovery::{Recovered, recover};
-use crate::wal::testing::{P, block, bytes_of_all_files, delivered, owned, wait_until};
-use std::sync::mpsc::{self, Sender};
+use crate::wal::testing::{P, SEGMENT, World, block, bytes_of_all_files, delivered, settings, wait_until, world};
+use std::sync::mpsc;
 
-const SEGMENT: u64 = 64 << 10;
 const LONG: Duration = Duration::from_secs(20);
 const HOUR: Duration = Duration::from_secs(3600);
 const ENOSPC: i32 = 28;
-
-/// The log's thread, not started: the test takes its steps.
-struct World {
-    sim: Sim,
-    faults: Arc<Faults>,
-    requests: Sender<Request>,
-    worker: Worker,
-}
-
-fn options() -> Options {
-    let mut options = Options::new("/wal", Arc::new(Metrics::new()));
-    options.segment_bytes = SEGMENT;
-    options.idle = HOUR;
-    options.seed = Some(1);
-    options
-}
-
-/// A new log with so many spares, in which the partition is owned. Nobody makes more of them.
-fn world(spares: usize, options: Options) -> World {
-    let sim = Sim::new(1);
-    let faults = Arc::new(Faults::new(Arc::new(sim.clone())));
-    let storage = Arc::clone(&faults) as Arc<dyn Storage>;
-    let Recovered { writer, feed_from, .. } = recover(&storage, &options).unwrap();
-    for _ in 0..spares {
-        assert!(writer.rack().work(&mut || {}).unwrap());
-    }
-    assert_eq!(writer.rack().ready(), spares);
-    let metrics = Arc::clone(&options.metrics);
-    let handover = Handover::new(options.feed_bytes, feed_from, writer.durable_lsn() + 1, metrics);
-    let shared = Arc::new(Shared {
-        durable: AtomicU64::new(writer.durable_lsn()),
-        full: AtomicBool::new(false),
-        sent: AtomicUsize::new(0),
-        queued: AtomicUsize::new(0),
-        oldest_live: AtomicU64::new(feed_from.segment),
-        failure: OnceLock::new(),
-        marks: Marks::new(writer.state()),
-        handover: Arc::new(handover),
-    });
-    let (requests, receiver) = mpsc::channel();
-    let mut worker = Worker::new(writer, options, Inbox::new(receiver), shared);
-    log(&mut worker, owned());
-    World { sim, faults, requests, worker }
-}
 
 fn push(worker: &mut Worker, entry: Entry) {
     worker.queue.push(Unit { entries: vec![entry], reply: None });
@@ -63,7 +15,11 @@ fn push(worker: &mut Worker, entry: Entry) {
 
 fn log(worker: &mut Worker, entry: Entry) {
     push(worker, entry);
-    assert!(worker.work().unwrap(), "it is logged");
+    assert!(work(worker), "it is logged");
+}
+
+fn work(worker: &mut Worker) -> bool {
+    worker.work(&mut || {}).unwrap()
 }
 
 /// Next offset to become durable.
@@ -99,22 +55,6 @@ fn make_a_spare_once_it_stops(worker: &Worker) -> std::thread::JoinHandle<bool> 
 }
 
 #[test]
-fn a_stop_logs_all_that_was_queued_before_it() {
-    let World { sim, requests, worker, .. } = world(SPARES, options());
-    for first in 0..3 {
-        requests.send(Request::Append(Unit { entries: vec![block(first, 100)], reply: None })).unwrap();
-    }
-    let (reply, answer) = mpsc::sync_channel(1);
-    requests.send(Request::Close(reply)).unwrap();
-    let thread = std::thread::spawn(move || worker.run());
-    assert!(matches!(answer.recv_timeout(LONG), Ok(Ok(()))));
-    thread.join().unwrap();
-    let storage: Arc<dyn Storage> = Arc::new(sim);
-    let again = recover(&storage, &Options { seed: Some(2), ..options() }).unwrap();
-    assert_eq!(again.writer.state().partitions[&P].admitted, 3);
-}
-
-#[test]
 fn a_stop_waits_for_a_spare_that_a_waiting_block_needs() {
     stop_with_a_block_that_needs_a_spare(true);
 }
@@ -126,7 +66,7 @@ fn a_stop_waits_for_a_spare_that_the_last_block_turns_out_to_need() {
 
 #[test]
 fn a_stop_waits_for_the_spare_that_its_end_needs() {
-    let World { worker, .. } = world(0, options());
+    let World { worker, .. } = world(0, settings());
     worker.shared.full.store(true, Ordering::Release);
     let preparer = make_a_spare_once_it_stops(&worker);
     let worker = finish(worker);
@@ -135,11 +75,11 @@ fn a_stop_waits_for_the_spare_that_its_end_needs() {
 }
 
 fn stop_with_a_block_that_needs_a_spare(was_tried: bool) {
-    let World { mut worker, .. } = world(2, options());
+    let World { mut worker, .. } = world(2, settings());
     log(&mut worker, block(0, 30_000));
     push(&mut worker, block(1, 10_000));
     if was_tried {
-        assert!(!worker.work().unwrap());
+        assert!(!work(&mut worker));
         assert!(worker.queue.is_waiting(), "two spares are not for blocks, and the segment has no room");
     }
     worker.shared.full.store(true, Ordering::Release);
@@ -151,7 +91,7 @@ fn stop_with_a_block_that_needs_a_spare(was_tried: bool) {
 
 #[test]
 fn a_stop_tries_again_in_the_next_segment_what_found_no_space_in_this_one() {
-    let World { faults, mut worker, .. } = world(SPARES, options());
+    let World { faults, mut worker, .. } = world(SPARES, settings());
     log(&mut worker, block(0, 100));
     faults.fail(Operation::Write, 0, ENOSPC);
     push(&mut worker, delivered(1));
@@ -161,21 +101,21 @@ fn a_stop_tries_again_in_the_next_segment_what_found_no_space_in_this_one() {
 
 #[test]
 fn a_stop_waits_for_no_space() {
-    let World { sim, mut worker, .. } = world(2, options());
+    let World { sim, mut worker, .. } = world(2, settings());
     fill_up(&sim, &worker);
     push(&mut worker, block(0, 100));
-    assert!(!worker.work().unwrap());
+    assert!(!work(&mut worker));
     let worker = finish(worker);
     assert_eq!((durable(&worker), worker.queue.is_waiting()), (0, true));
 }
 
 #[test]
 fn a_stop_does_not_wait_for_space_for_receipts_either() {
-    let World { sim, mut worker, .. } = world(0, options());
+    let World { sim, mut worker, .. } = world(0, settings());
     fill_up(&sim, &worker);
     let logged = (0..20).take_while(|_| {
         push(&mut worker, delivered(0));
-        worker.work().unwrap()
+        work(&mut worker)
     });
     assert!((1..20).contains(&logged.count()), "the segment has room for some");
     assert!(worker.is_jammed && worker.queue.is_ready());
@@ -184,45 +124,21 @@ fn a_stop_does_not_wait_for_space_for_receipts_either() {
 
 #[test]
 fn a_block_that_finds_no_space_does_not_hold_up_receipts() {
-    let World { sim, mut worker, .. } = world(SPARES, options());
+    let World { sim, mut worker, .. } = world(SPARES, settings());
     sim.set_capacity(Some(sim.used()));
     push(&mut worker, block(0, 100_000));
     push(&mut worker, delivered(0));
-    assert!(!worker.work().unwrap(), "it is larger than a segment");
-    wait_until("the receipt passes", || worker.work().unwrap());
+    assert!(!work(&mut worker), "it is larger than a segment");
+    wait_until("the receipt passes", || work(&mut worker));
     assert_eq!((durable(&worker), worker.queue.is_waiting()), (0, true));
     sim.set_capacity(None);
-    wait_until("there is space again", || worker.work().unwrap());
+    wait_until("there is space again", || work(&mut worker));
     assert_eq!((durable(&worker), worker.queue.is_waiting()), (1, false));
 }
 
 #[test]
-fn what_is_queued_is_not_slept_on() {
-    let World { requests, mut worker, .. } = world(SPARES, options());
-    push(&mut worker, delivered(0));
-    let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || {
-        let _ = tell.send(worker.gather().is_none());
-    });
-    assert_eq!(told.recv_timeout(LONG), Ok(true), "the idle frame is due in an hour");
-    drop(requests);
-}
-
-#[test]
-fn with_nothing_to_do_the_thread_sleeps_until_something_is_due() {
-    let due = Duration::from_millis(30);
-    let settings = Options { idle: Duration::ZERO, segment_age: due, ..options() };
-    let World { requests, mut worker, .. } = world(SPARES, settings);
-    worker.rest().unwrap();
-    let from = Instant::now();
-    assert!(worker.gather().is_none());
-    assert!(from.elapsed() >= due);
-    drop(requests);
-}
-
-#[test]
 fn with_nothing_to_do_the_bytes_on_the_disk_are_told_as_they_are() {
-    let World { sim, mut worker, .. } = world(0, options());
+    let World { sim, mut worker, .. } = world(0, settings());
     assert!(worker.writer.rack().work(&mut || {}).unwrap());
     worker.rest().unwrap();
     assert_eq!(worker.options.metrics.wal_bytes.get(), bytes_of_all_files(&sim) as i64);
@@ -230,7 +146,7 @@ fn with_nothing_to_do_the_bytes_on_the_disk_are_told_as_they_are() {
 
 #[test]
 fn a_full_disk_is_looked_at_again_long_before_an_idle_frame_is_due() {
-    let World { sim, mut worker, .. } = world(2, options());
+    let World { sim, mut worker, .. } = world(2, settings());
     assert!(worker.patience() > LOOK_AGAIN, "nothing waits");
     worker.is_jammed = true;
     assert_eq!(worker.patience(), LOOK_AGAIN, "not even receipts have room");
@@ -240,7 +156,7 @@ fn a_full_disk_is_looked_at_again_long_before_an_idle_frame_is_due() {
     worker.stuck_until = None;
     log(&mut worker, block(0, 30_000));
     push(&mut worker, block(1, 10_000));
-    assert!(!worker.work().unwrap());
+    assert!(!work(&mut worker));
     assert_eq!(worker.patience(), BRIEFLY, "a spare is being made");
     fill_up(&sim, &worker);
     assert_eq!(worker.patience(), LOOK_AGAIN, "none can be made");
@@ -248,7 +164,7 @@ fn a_full_disk_is_looked_at_again_long_before_an_idle_frame_is_due() {
 
 #[test]
 fn a_group_ends_with_the_unit_that_fills_half_a_segment() {
-    let World { mut worker, .. } = world(SPARES, options());
+    let World { mut worker, .. } = world(SPARES, settings());
     for first in 0..10 {
         push(&mut worker, block(first, 10_000));
     }
@@ -262,18 +178,18 @@ fn a_group_ends_with_the_unit_that_fills_half_a_segment() {
 fn who_waits_for_everything_before_is_answered_and_nobody_is_told_of_a_group() {
     let woken = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&woken);
-    let mut settings = options();
-    settings.on_durable = Some(Arc::new(move || {
+    let mut options = settings();
+    options.on_durable = Some(Arc::new(move || {
         counter.fetch_add(1, Ordering::Relaxed);
     }));
-    let World { mut worker, .. } = world(SPARES, settings);
+    let World { mut worker, .. } = world(SPARES, options);
     assert_eq!(woken.load(Ordering::Relaxed), 1, "one group was logged");
     let (reply, answer) = mpsc::sync_channel(1);
     worker.queue.push(Unit { entries: Vec::new(), reply: Some(reply) });
-    assert!(worker.work().unwrap(), "someone was answered");
+    assert!(work(&mut worker), "someone was answered");
     let lsn = worker.writer.durable_lsn();
     assert!(matches!(answer.try_recv(), Ok(Ok(answered)) if answered == lsn));
-    assert!(!worker.work().unwrap(), "nothing is left to do");
+    assert!(!work(&mut worker), "nothing is left to do");
     assert_eq!(woken.load(Ordering::Relaxed), 1, "nothing more was logged");
 }
 
@@ -286,7 +202,7 @@ fn a_segment_is_left_by_age_only_with_a_block_in_it_and_not_on_a_full_disk() {
         (Duration::ZERO, true, SPARES, true),
     ];
     for (segment_age, has_block, spares, is_left) in cases {
-        let World { sim, mut worker, .. } = world(spares, Options { segment_age, ..options() });
+        let World { sim, mut worker, .. } = world(spares, Options { segment_age, ..settings() });
         if has_block {
             log(&mut worker, block(0, 100));
         }
@@ -300,7 +216,7 @@ fn a_segment_is_left_by_age_only_with_a_block_in_it_and_not_on_a_full_disk() {
 
 #[test]
 fn an_idle_frame_is_logged_once_and_everyone_knows_that_it_is_durable() {
-    let World { mut worker, .. } = world(SPARES, Options { idle: Duration::ZERO, ..options() });
+    let World { mut worker, .. } = world(SPARES, Options { idle: Duration::ZERO, ..settings() });
     let before = worker.writer.durable_lsn();
     for _ in 0..2 {
         worker.rest().unwrap();
@@ -311,19 +227,11 @@ fn an_idle_frame_is_logged_once_and_everyone_knows_that_it_is_durable() {
 
 #[test]
 fn everyone_who_waits_is_told_why_nothing_more_is_logged() {
-    let World { requests, mut worker, .. } = world(SPARES, options());
-    let (reply, answers) = mpsc::sync_channel(3);
+    let World { mut worker, .. } = world(SPARES, settings());
+    let (reply, answers) = mpsc::sync_channel(2);
     worker.ends.push((1, Some(reply.clone())));
-    worker.queue.push(Unit { entries: vec![delivered(0)], reply: Some(reply.clone()) });
-    requests.send(Request::Append(Unit { entries: Vec::new(), reply: Some(reply) })).unwrap();
-    let (done, withdrawn) = mpsc::sync_channel(1);
-    requests.send(Request::Withdraw(P, 1, done)).unwrap();
-    let (reply, closed) = mpsc::sync_channel(1);
-    requests.send(Request::Close(reply)).unwrap();
-    drop(requests);
-    let error = worker.shared.fail(WalError::Closed);
+    worker.push(Unit { entries: vec![delivered(0)], reply: Some(reply) });
+    let error = worker.fail(WalError::Closed);
     worker.refuse_all(&error);
-    assert_eq!(answers.try_iter().filter(Result::is_err).count(), 3);
-    assert!(withdrawn.try_recv().is_err(), "it was not withdrawn");
-    assert!(matches!(closed.try_recv(), Ok(Err(_))));
+    assert_eq!(answers.try_iter().filter(Result::is_err).count(), 2);
 }

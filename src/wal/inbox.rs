@@ -22,11 +22,14 @@ pub enum Request {
     Append(Unit),
     /// Drop what is queued of this partition and this and older tenures, and say when that is done.
     Withdraw(Partition, u32, SyncSender<()>),
+    /// Look at what is due.
+    Look,
     /// Log everything queued, end the log cleanly, and answer.
     Close(SyncSender<Result<(), Arc<WalError>>>),
 }
 
 /// See the module.
+#[derive(Debug)]
 pub struct Inbox {
     requests: Receiver<Request>,
     /// Came before the last answers: not from those who were answered.
@@ -48,9 +51,10 @@ impl Inbox {
         self.early.extend(self.requests.try_iter());
     }
 
-    /// So many callers were answered just now.
+    /// So many callers were answered just now. One that is alone is not waited for: it will do the work itself.
     pub fn answered(&mut self, callers: usize) {
-        self.returning = callers;
+        let is_alone = callers == 1 && self.early.is_empty();
+        self.returning = if is_alone { 0 } else { callers };
         self.until = Instant::now() + TOGETHER;
     }
 

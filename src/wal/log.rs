@@ -2,16 +2,16 @@
 
 use super::catalogue::Catalogue;
 use super::commit::{Shared, Worker};
+use super::desk::{self, Post};
 use super::error::WalError;
 use super::feed::Feed;
 use super::format::MAX_PAYLOAD;
 use super::format::entry::Entry;
 use super::format::state::{Disowned, State};
-use super::handover::Handover;
-use super::inbox::{Inbox, Request};
-use super::marks::{Marks, PartitionMarks};
+use super::inbox::Request;
+use super::marks::PartitionMarks;
 use super::options::Options;
-use super::queue::Unit;
+use super::queue::{Reply, Unit};
 use super::rack::Rack;
 use super::recovery::{self, Recovered, RecoveryReport};
 use super::repair::{KeepError, Repairs};
@@ -19,9 +19,9 @@ use super::reread;
 use super::scan::finding::CorruptBlock;
 use crate::io::{SYNC_DIR, Storage};
 use crate::record::{Block, Lsn, Partition};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub struct Opened {
 /// after a kill.
 #[derive(Clone, Debug)]
 pub struct Log {
-    requests: Sender<Request>,
+    post: Post,
     shared: Arc<Shared>,
     inner: Arc<Inner>,
 }
@@ -84,27 +84,15 @@ pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, WalEr
     let Recovered { lock, writer, feed_from, repairs, report } = recovery::recover(&storage, &options)?;
     let state = writer.state().clone();
     let (catalogue, rack) = (Arc::clone(writer.catalogue()), Arc::clone(writer.rack()));
-    let next_lsn = writer.durable_lsn() + 1;
-    let metrics = Arc::clone(&options.metrics);
-    let handover = Arc::new(Handover::new(options.feed_bytes, feed_from, next_lsn, metrics));
-    let shared = Arc::new(Shared {
-        durable: AtomicU64::new(writer.durable_lsn()),
-        full: AtomicBool::new(false),
-        sent: AtomicUsize::new(0),
-        queued: AtomicUsize::new(0),
-        oldest_live: AtomicU64::new(feed_from.segment),
-        failure: OnceLock::new(),
-        marks: Marks::new(&state),
-        handover: Arc::clone(&handover),
-    });
-    let (requests, receiver) = mpsc::channel();
-    let worker = Worker::new(writer, options, Inbox::new(receiver), Arc::clone(&shared));
+    let shared = Arc::new(Shared::new(&writer, feed_from, &options));
+    let handover = Arc::clone(&shared.handover);
+    let (post, clerk) = desk::desk(Worker::new(writer, options, Arc::clone(&shared)));
     // Whichever thread ends last gives the directory free.
     let lock = Arc::new(lock);
     let preparers = Arc::clone(&lock);
     let threads = Mutex::new(vec![
         spawn("wal", &shared, &rack, move || {
-            worker.run();
+            clerk.run();
             drop(lock);
         })?,
         spawn_preparer(&rack, &shared, preparers)?,
@@ -118,7 +106,7 @@ pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, WalEr
     let feed = feed.with_repairs(Arc::clone(&repairs));
     let (wal_id, is_closed) = (state.wal_id, AtomicBool::new(false));
     let inner = Arc::new(Inner { wal_id, storage, catalogue, rack, repairs, threads, is_closed });
-    Ok(Opened { log: Log { requests, shared, inner }, feed, state, report })
+    Ok(Opened { log: Log { post, shared, inner }, feed, state, report })
 }
 
 fn spawn_preparer(
@@ -167,7 +155,7 @@ fn spawn(
 impl Log {
     /// Queues the entry; does not block. Entries of one caller are logged in order. The caller bounds its bytes.
     pub fn append(&self, entry: Entry) -> Result<(), WalError> {
-        self.request(vec![entry], None)
+        self.send(self.unit(vec![entry], None)?)
     }
 
     /// Queues a plan of direct mode; the feed hands its blocks out once the plan is durable, after all that was logged.
@@ -198,10 +186,12 @@ impl Log {
     }
 
     /// Queues the entries and waits until they are durable; returns the last durable LSN then. Without entries: waits
-    /// until everything queued before is durable.
+    /// until everything queued before is durable. If nothing else is to be logged, the caller's thread writes and syncs.
     pub fn append_synced(&self, entries: Vec<Entry>) -> Result<Lsn, WalError> {
         let (reply, answer) = mpsc::sync_channel(1);
-        self.request(entries, Some(reply))?;
+        if let Some(unit) = self.post.log_now(self.unit(entries, Some(reply))?) {
+            self.send(unit)?;
+        }
         match answer.recv() {
             Ok(Ok(lsn)) => Ok(lsn),
             Ok(Err(error)) => Err(WalError::Poisoned(error)),
@@ -213,21 +203,22 @@ impl Log {
     /// durable then. Waits for the log's thread, never for space.
     pub fn withdraw(&self, partition: Partition, tenure: u32) -> Result<i64, WalError> {
         let (done, answer) = mpsc::sync_channel(1);
-        self.requests.send(Request::Withdraw(partition, tenure, done)).map_err(|_| self.gone())?;
+        self.post.send(Request::Withdraw(partition, tenure, done)).map_err(|_| self.gone())?;
         answer.recv().map_err(|_| self.gone())?;
         Ok(self.marks(partition).durable())
     }
 
-    fn request(&self, entries: Vec<Entry>, reply: Option<super::queue::Reply>) -> Result<(), WalError> {
+    fn unit(&self, entries: Vec<Entry>, reply: Option<Reply>) -> Result<Unit, WalError> {
         if let Some(error) = self.failure() {
             return Err(WalError::Poisoned(error));
         }
-        for entry in &entries {
-            check(entry)?;
-        }
-        let bytes: u64 = entries.iter().map(Entry::bytes).sum();
-        self.shared.sent.fetch_add(bytes as usize, Ordering::Relaxed);
-        self.requests.send(Request::Append(Unit { entries, reply })).map_err(|_| self.gone())
+        entries.iter().try_for_each(check)?;
+        Ok(Unit { entries, reply })
+    }
+
+    fn send(&self, unit: Unit) -> Result<(), WalError> {
+        self.shared.sent.fetch_add(unit.bytes() as usize, Ordering::Relaxed);
+        self.post.send(Request::Append(unit)).map_err(|_| self.gone())
     }
 
     fn gone(&self) -> WalError {
@@ -349,7 +340,7 @@ impl Log {
         if self.inner.is_closed.swap(true, Ordering::AcqRel) {
             return Err(WalError::Closed);
         }
-        self.requests.send(Request::Close(reply)).map_err(|_| self.gone())?;
+        self.post.send(Request::Close(reply)).map_err(|_| self.gone())?;
         let closed = answer.recv().map_err(|_| self.gone())?;
         let mut threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {

@@ -1,27 +1,17 @@
 use super::*;
 use crate::io::IoError;
 use crate::io::sim::Sim;
-use crate::metrics::Metrics;
+use crate::record::BlockHeader;
 use crate::wal::options::SPARES;
-use crate::wal::testing::{P, block, delivered, owned, plain, wait_until};
+use crate::wal::testing::{P, SEGMENT, block, delivered, owned, plain, settings, wait_until};
 use crate::wal::{ErrorClass, FeedItem};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 
-const SEGMENT: u64 = 64 << 10;
 const LONG: Duration = Duration::from_secs(20);
 
-fn settings(seed: u64) -> Options {
-    let mut options = Options::new("/wal", Arc::new(Metrics::new()));
-    options.segment_bytes = SEGMENT;
-    // No `Idle` frame comes between: LSNs are counted.
-    options.idle = Duration::from_secs(3600);
-    options.seed = Some(seed);
-    options
-}
-
 fn started(sim: &Sim, seed: u64) -> Opened {
-    open(Arc::new(sim.clone()), settings(seed)).unwrap()
+    open(Arc::new(sim.clone()), Options { seed: Some(seed), ..settings() }).unwrap()
 }
 
 #[test]
@@ -37,7 +27,7 @@ fn a_thread_that_panics_poisons_the_log_and_gives_its_directory_free() {
     assert!(matches!(log.close(), Err(WalError::Poisoned(_))));
     let mut again = None;
     wait_until("its directory is free", || {
-        again = open(Arc::new(sim.clone()), settings(2)).ok();
+        again = open(Arc::new(sim.clone()), Options { seed: Some(2), ..settings() }).ok();
         again.is_some()
     });
     assert_eq!(again.unwrap().state.partitions[&P].admitted, 1);
@@ -166,5 +156,39 @@ fn a_damaged_block_is_settled_when_it_is_delivered_or_was_given_up_after_it_or_i
     }
     assert!(log.is_settled(&CorruptBlock { segment: 2, ..damaged(1) }), "there is no such segment");
     assert!(log.is_settled(&CorruptBlock { salt: salt ^ 1, ..damaged(1) }), "it is another segment now");
+    log.close().unwrap();
+}
+
+#[test]
+fn whoever_waits_alone_or_among_others_finds_all_it_sent_before_durable() {
+    let Opened { log, .. } = started(&Sim::new(1), 1);
+    let (tell, told) = mpsc::channel();
+    for number in 0..4 {
+        let (log, tell) = (log.clone(), tell.clone());
+        std::thread::spawn(move || {
+            let partition = Partition { topic: 1, number };
+            let of_mine = |block: Block| Block { header: BlockHeader { partition, ..block.header }, ..block };
+            let tenure = Entry::Owned { partition, tenure: 1, first: 0, next: 0, acked_entries: String::new() };
+            log.append_synced(vec![tenure]).unwrap();
+            for first in 0..400 {
+                let block = Entry::Block(of_mine(plain(first, 10)));
+                // Each has times in which it mostly waits, and is alone while others only send or look on.
+                if (first / 50 + i64::from(number)) % 4 < 2 || first % 50 == 49 {
+                    log.append_synced(vec![block]).unwrap();
+                    assert_eq!(log.marks(partition).durable(), first + 1);
+                } else {
+                    log.append(block).unwrap();
+                }
+                if first % 7 == 0 {
+                    log.append_synced(Vec::new()).unwrap();
+                    assert_eq!(log.marks(partition).durable(), first + 1);
+                }
+            }
+            tell.send(number).unwrap();
+        });
+    }
+    drop(tell);
+    let ended = (0..4).map_while(|_| told.recv_timeout(LONG).ok()).count();
+    assert_eq!((ended, log.failure().is_some(), log.queued_bytes()), (4, false, 0));
     log.close().unwrap();
 }

@@ -16,6 +16,7 @@
 
 pub mod catalogue;
 pub mod commit;
+pub mod desk;
 mod detour;
 pub mod error;
 pub mod feed;

@@ -42,7 +42,7 @@ pub struct Options {
     pub durability: Durability,
     /// Where the log counts.
     pub metrics: Arc<Metrics>,
-    /// Called after each sync.
+    /// Called after each sync by whoever did it. Must not wait for the log.
     pub on_durable: Option<OnDurable>,
     /// For simulations: makes salts and ids reproducible.
     pub seed: Option<u64>,

@@ -1,15 +1,25 @@
-//! Entries of a log with one partition, for the tests of its parts.
+//! Entries of a log with one partition, and one that the test takes the steps of, for the tests of its parts.
 
+use super::commit::{Shared, Worker};
 use super::format::entry::Entry;
+use super::options::Options;
+use super::queue::Unit;
+use super::recovery::{Recovered, recover};
 use super::segment::wal_name;
+use crate::io::Storage;
+use crate::io::fault::Faults;
 use crate::io::sim::Sim;
+use crate::metrics::Metrics;
 use crate::record::batch::payload_crc;
 use crate::record::{Block, BlockHeader, Partition};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Where the log lies.
 pub const DIR: &str = "/wal";
+/// How long its segments are: the least there is.
+pub const SEGMENT: u64 = 64 << 10;
 /// Whose records.
 pub const P: Partition = Partition { topic: 1, number: 0 };
 
@@ -47,6 +57,42 @@ pub fn delivered(next: i64) -> Entry {
 /// The path of a segment.
 pub fn path(number: u64) -> PathBuf {
     Path::new(DIR).join(wal_name(number))
+}
+
+/// The work of a log, which the test tells to be done.
+pub struct World {
+    /// Its disk.
+    pub sim: Sim,
+    /// Between them.
+    pub faults: Arc<Faults>,
+    /// Who does it.
+    pub worker: Worker,
+}
+
+/// Short segments; no idle frame comes between.
+pub fn settings() -> Options {
+    let mut options = Options::new(DIR, Arc::new(Metrics::new()));
+    options.segment_bytes = SEGMENT;
+    options.idle = Duration::from_secs(3600);
+    options.seed = Some(1);
+    options
+}
+
+/// A new log with so many spares, in which the partition is owned. Nobody makes more of them.
+pub fn world(spares: usize, options: Options) -> World {
+    let sim = Sim::new(1);
+    let faults = Arc::new(Faults::new(Arc::new(sim.clone())));
+    let storage = Arc::clone(&faults) as Arc<dyn Storage>;
+    let Recovered { writer, feed_from, .. } = recover(&storage, &options).unwrap();
+    for _ in 0..spares {
+        assert!(writer.rack().work(&mut || {}).unwrap());
+    }
+    assert_eq!(writer.rack().ready(), spares);
+    let shared = Arc::new(Shared::new(&writer, feed_from, &options));
+    let mut worker = Worker::new(writer, options, shared);
+    worker.push(Unit { entries: vec![owned()], reply: None });
+    assert!(worker.work(&mut || {}).unwrap(), "it is logged");
+    World { sim, faults, worker }
 }
 
 /// What all files of the directory take.
