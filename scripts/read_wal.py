@@ -123,9 +123,10 @@ def content_of(frame, payload):
         is_own = not codec and not start and data.at == len(payload) and base == frame["first"]
         if is_own and crc32(body.data, crc32(struct.pack("<qq", base, time))) != frame["digest"]:
             raise ValueError("the digest is wrong")
-        if OPTIONS.records and not codec:
-            records += [body.record(base, time) for _ in range(batch[-1])]
-            body.take(0 if body.at == len(body.data) else -1)
+        if OPTIONS.records:
+            packed = {"offset": base, "count": batch[-1], "codec": codec}  # not in the standard library
+            records += [packed] if codec else [body.record(base, time) for _ in range(batch[-1])]
+            body.take(0 if codec or body.at == len(body.data) else -1)
     if total != frame["count"]:
         raise ValueError(f"{total} records, the frame header says {frame['count']}")
     return records if kind == BLOCK else entry
@@ -296,5 +297,4 @@ if __name__ == "__main__":
     parser.add_argument("directory")
     parser.add_argument("--records", action="store_true", help="print records, verify their CRC-32C (slow: some MB/s)")
     parser.add_argument("--output", choices=["jsonl"], default="jsonl")
-    OPTIONS = parser.parse_args()
-    sys.exit(Log(OPTIONS.directory).run())
+    sys.exit(Log((OPTIONS := parser.parse_args()).directory).run())

@@ -134,14 +134,23 @@ fn of_frame(header: &FrameHeader, entry: Option<&Entry>) -> Value {
     frame
 }
 
+/// What the header of a compressed batch says of it.
+fn packed(batch: &[u8]) -> Value {
+    let (offset, count) = (&batch[..8], &batch[57..61]);
+    json!([{"offset": i64::from_be_bytes(offset.try_into().unwrap()),
+            "count": i32::from_be_bytes(count.try_into().unwrap()), "codec": batch[22] & 7}])
+}
+
 fn content(entry: &Entry) -> Value {
     match entry {
         Entry::Block(block) => {
             let plain = batch::unpacked(&block.payload).unwrap();
             assert_eq!(batch::digest(&plain, block.header.first).unwrap(), block.header.digest);
-            // What is compressed is beyond Python's standard library.
-            let read = if matches!(plain, Cow::Borrowed(_)) { &plain[..] } else { &[] };
-            let records = batch::records(read).map(|record| {
+            // To unpack what is compressed is beyond Python's standard library.
+            if matches!(plain, Cow::Owned(_)) {
+                return packed(&block.payload);
+            }
+            let records = batch::records(&plain).map(|record| {
                 let record = record.unwrap();
                 let headers = record.headers.iter().map(|(name, value)| json!([text(Some(name)), text(value)]));
                 json!({"offset": record.offset, "timestamp": record.timestamp, "key": text(record.key),

@@ -67,9 +67,10 @@ pub struct Evidence {
     pub built: bool,
     /// A valid frame of the same salt has `synced_through` at or above its LSN.
     pub witness: bool,
-    /// A receipt names it.
+    /// A receipt names it. The scan leaves it at `false`: a block is handed out after its sync, so that the frame of its
+    /// receipt is a `witness` already.
     pub receipt: bool,
-    /// What Kafka says.
+    /// What Kafka says. The scan leaves it at `Unknown`: Kafka is asked when the log is open, before anything is admitted.
     pub kafka: Kafka,
     /// It could not be read.
     pub unreadable: bool,
