@@ -1,4 +1,4 @@
-//! The log's work: takes what is queued, makes it durable group by group, tells everyone. Who does it: [`super::desk`].
+//! The log's work: takes what is queued, makes it durable group by group, tells everyone. Who does it: [`super::leader`].
 //!
 //! Promises: one write, in pieces if it is large, and one sync per group; entries of a partition keep their order; while disk
 //! or quota is full, blocks wait here and receipts still go through. After a failed write or sync nothing more is written,

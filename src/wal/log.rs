@@ -2,13 +2,13 @@
 
 use super::catalogue::Catalogue;
 use super::commit::{Shared, Worker};
-use super::desk::{self, Post};
 use super::error::WalError;
 use super::feed::Feed;
 use super::format::MAX_PAYLOAD;
 use super::format::entry::Entry;
 use super::format::state::{Disowned, State};
 use super::inbox::Request;
+use super::leader::{self, Callers};
 use super::marks::PartitionMarks;
 use super::options::Options;
 use super::queue::{Reply, Unit};
@@ -42,7 +42,7 @@ pub struct Opened {
 /// after a kill.
 #[derive(Clone, Debug)]
 pub struct Log {
-    post: Post,
+    callers: Callers,
     shared: Arc<Shared>,
     inner: Arc<Inner>,
 }
@@ -86,13 +86,13 @@ pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, WalEr
     let (catalogue, rack) = (Arc::clone(writer.catalogue()), Arc::clone(writer.rack()));
     let shared = Arc::new(Shared::new(&writer, feed_from, &options));
     let handover = Arc::clone(&shared.handover);
-    let (post, clerk) = desk::desk(Worker::new(writer, options, Arc::clone(&shared)));
+    let (callers, thread) = leader::lead(Worker::new(writer, options, Arc::clone(&shared)));
     // Whichever thread ends last gives the directory free.
     let lock = Arc::new(lock);
     let preparers = Arc::clone(&lock);
     let threads = Mutex::new(vec![
         spawn("wal", &shared, &rack, move || {
-            clerk.run();
+            thread.run();
             drop(lock);
         })?,
         spawn_preparer(&rack, &shared, preparers)?,
@@ -106,7 +106,7 @@ pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Opened, WalEr
     let feed = feed.with_repairs(Arc::clone(&repairs));
     let (wal_id, is_closed) = (state.wal_id, AtomicBool::new(false));
     let inner = Arc::new(Inner { wal_id, storage, catalogue, rack, repairs, threads, is_closed });
-    Ok(Opened { log: Log { post, shared, inner }, feed, state, report })
+    Ok(Opened { log: Log { callers, shared, inner }, feed, state, report })
 }
 
 fn spawn_preparer(
@@ -189,7 +189,7 @@ impl Log {
     /// until everything queued before is durable. If nothing else is to be logged, the caller's thread writes and syncs.
     pub fn append_synced(&self, entries: Vec<Entry>) -> Result<Lsn, WalError> {
         let (reply, answer) = mpsc::sync_channel(1);
-        if let Some(unit) = self.post.log_now(self.unit(entries, Some(reply))?) {
+        if let Some(unit) = self.callers.log_now(self.unit(entries, Some(reply))?) {
             self.send(unit)?;
         }
         match answer.recv() {
@@ -203,7 +203,7 @@ impl Log {
     /// durable then. Waits for the log's thread, never for space.
     pub fn withdraw(&self, partition: Partition, tenure: u32) -> Result<i64, WalError> {
         let (done, answer) = mpsc::sync_channel(1);
-        self.post.send(Request::Withdraw(partition, tenure, done)).map_err(|_| self.gone())?;
+        self.callers.send(Request::Withdraw(partition, tenure, done)).map_err(|_| self.gone())?;
         answer.recv().map_err(|_| self.gone())?;
         Ok(self.marks(partition).durable())
     }
@@ -218,7 +218,7 @@ impl Log {
 
     fn send(&self, unit: Unit) -> Result<(), WalError> {
         self.shared.sent.fetch_add(unit.bytes() as usize, Ordering::Relaxed);
-        self.post.send(Request::Append(unit)).map_err(|_| self.gone())
+        self.callers.send(Request::Append(unit)).map_err(|_| self.gone())
     }
 
     fn gone(&self) -> WalError {
@@ -340,7 +340,7 @@ impl Log {
         if self.inner.is_closed.swap(true, Ordering::AcqRel) {
             return Err(WalError::Closed);
         }
-        self.post.send(Request::Close(reply)).map_err(|_| self.gone())?;
+        self.callers.send(Request::Close(reply)).map_err(|_| self.gone())?;
         let closed = answer.recv().map_err(|_| self.gone())?;
         let mut threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {

@@ -16,7 +16,6 @@
 
 pub mod catalogue;
 pub mod commit;
-pub mod desk;
 mod detour;
 pub mod error;
 pub mod feed;
@@ -26,6 +25,7 @@ pub mod group;
 pub mod handover;
 pub mod inbox;
 pub mod inspect;
+pub mod leader;
 pub mod log;
 pub mod marks;
 pub mod options;

@@ -1,10 +1,10 @@
-//! Who does the log's work: its thread, or a caller that waits for its entries and finds nobody at it.
+//! Who leads a group: the log's thread, or a caller that waits for its entries and finds nobody at work.
 //!
-//! To hand entries to a thread and to be woken by it costs a caller that waits alone about a tenth of a long sync and a third
-//! of a short one. It logs them itself; as soon as others want something, the thread does it for all in common groups.
+//! To hand entries to a thread and to be woken by it costs a caller that waits alone about a tenth of its sync. It logs
+//! them itself; as soon as others want something, the thread does it for all in common groups.
 //!
 //! Promises: nobody's entries pass what was sent before; an error or a panic of a caller at work poisons the log like one of
-//! the thread. Never: a caller waits for the desk. When it is taken, or something waits there, the thread does the work.
+//! the thread. Never: a caller waits for the lead. When it is taken, or something is queued, the thread does the work.
 
 use super::commit::Worker;
 use super::error::WalError;
@@ -16,16 +16,16 @@ use std::sync::mpsc::{self, RecvTimeoutError, SendError, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Where the work is done, by one at a time.
+/// Only one does the log's work at a time.
 #[derive(Debug)]
-struct Desk {
-    place: Mutex<Place>,
-    /// Requests on their way: sent, and not taken by whoever is at the desk.
+struct Lead {
+    seat: Mutex<Seat>,
+    /// Requests that were sent and are not queued yet.
     under_way: AtomicUsize,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Seat {
     worker: Worker,
     /// The thread sleeps; it wakes up then if nobody asks for anything.
     sleeps_until: Option<Instant>,
@@ -33,14 +33,14 @@ struct Place {
     is_over: bool,
 }
 
-impl Desk {
-    fn sit_down(&self) -> MutexGuard<'_, Place> {
+impl Lead {
+    fn lock(&self) -> MutexGuard<'_, Seat> {
         // Whoever panicked there has poisoned the log before; it is only ended now.
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Place {
+impl Seat {
     /// True if the thread sleeps and something is due before it wakes up.
     fn needs_thread(&self) -> bool {
         let worker = &self.worker;
@@ -50,36 +50,36 @@ impl Place {
 
 /// The callers' side. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Post {
+pub struct Callers {
     requests: Sender<Request>,
-    desk: Arc<Desk>,
+    lead: Arc<Lead>,
 }
 
-impl Post {
+impl Callers {
     /// Leaves a request to the thread. An error: the thread is gone.
     pub fn send(&self, request: Request) -> Result<(), SendError<Request>> {
-        self.desk.under_way.fetch_add(1, Ordering::AcqRel);
+        self.lead.under_way.fetch_add(1, Ordering::AcqRel);
         self.requests.send(request)
     }
 
-    /// Logs the unit in the caller's thread, if nobody is at the desk and nothing is to be logged before it; who waits for it
-    /// is answered, now or by the thread. Otherwise gives it back. Blocks for one group.
+    /// Logs the unit in the caller's thread, if nobody is at work and nothing is to be logged before it; who waits for it is
+    /// answered, now or by the thread. Otherwise gives it back. Blocks for one group.
     pub fn log_now(&self, unit: Unit) -> Option<Unit> {
-        let Ok(mut place) = self.desk.place.try_lock() else { return Some(unit) };
-        let is_clear = self.desk.under_way.load(Ordering::Acquire) == 0 && place.worker.is_free();
-        if place.is_over || !is_clear || place.worker.failure().is_some() {
+        let Ok(mut seat) = self.lead.seat.try_lock() else { return Some(unit) };
+        let is_clear = self.lead.under_way.load(Ordering::Acquire) == 0 && seat.worker.is_free();
+        if seat.is_over || !is_clear || seat.worker.failure().is_some() {
             return Some(unit);
         }
-        let worker = &mut place.worker;
+        let worker = &mut seat.worker;
         worker.push(unit);
         match catch_unwind(AssertUnwindSafe(|| worker.work(&mut || {}))) {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => drop(worker.fail(error)),
             Err(_) => drop(worker.fail(WalError::Internal("a caller panicked at the log's work".to_owned()))),
         }
-        if place.needs_thread() {
-            place.sleeps_until = None;
-            drop(place);
+        if seat.needs_thread() {
+            seat.sleeps_until = None;
+            drop(seat);
             // A thread that is gone needs no waking.
             let _ = self.send(Request::Look);
         }
@@ -89,17 +89,17 @@ impl Post {
 
 /// The thread's side.
 #[derive(Debug)]
-pub struct Clerk {
+pub struct LogThread {
     inbox: Inbox,
-    desk: Arc<Desk>,
+    lead: Arc<Lead>,
 }
 
-/// A desk with this worker.
-pub fn desk(worker: Worker) -> (Post, Clerk) {
+/// Both sides of a log with this worker.
+pub fn lead(worker: Worker) -> (Callers, LogThread) {
     let (requests, receiver) = mpsc::channel();
-    let place = Mutex::new(Place { worker, sleeps_until: None, is_over: false });
-    let desk = Arc::new(Desk { place, under_way: AtomicUsize::new(0) });
-    (Post { requests, desk: Arc::clone(&desk) }, Clerk { inbox: Inbox::new(receiver), desk })
+    let seat = Mutex::new(Seat { worker, sleeps_until: None, is_over: false });
+    let lead = Arc::new(Lead { seat, under_way: AtomicUsize::new(0) });
+    (Callers { requests, lead: Arc::clone(&lead) }, LogThread { inbox: Inbox::new(receiver), lead })
 }
 
 /// Why the thread ended.
@@ -109,22 +109,22 @@ enum End {
     Abandoned,
 }
 
-impl Clerk {
+impl LogThread {
     /// Works until the log is closed or all its handles are gone.
     pub fn run(mut self) {
-        let desk = Arc::clone(&self.desk);
-        let mut place = desk.sit_down();
+        let lead = Arc::clone(&self.lead);
+        let mut seat = lead.lock();
         let ended = loop {
             let end;
-            (place, end) = self.gather(&desk, place);
-            match self.turn(&mut place.worker, end) {
+            (seat, end) = self.gather(&lead, seat);
+            match self.turn(&mut seat.worker, end) {
                 Ok(None) => {}
                 Ok(Some(end)) => break Ok(end),
                 Err(error) => break Err(error),
             }
         };
-        place.is_over = true;
-        let worker = &mut place.worker;
+        seat.is_over = true;
+        let worker = &mut seat.worker;
         match ended {
             Ok(End::Abandoned) => worker.stop_rack(),
             Ok(End::Closed(reply)) => {
@@ -136,33 +136,33 @@ impl Clerk {
                 let error = worker.fail(error);
                 worker.stop_rack();
                 worker.refuse_all(&error);
-                drop(place);
+                drop(seat);
                 self.refuse_all(&error);
             }
         }
     }
 
-    /// Takes all requests there are; with nothing to do leaves the desk and waits for one.
-    fn gather<'a>(&mut self, desk: &'a Desk, mut place: MutexGuard<'a, Place>) -> (MutexGuard<'a, Place>, Option<End>) {
+    /// Takes all requests there are; with nothing to do leaves the lead and waits for one.
+    fn gather<'a>(&mut self, lead: &'a Lead, mut seat: MutexGuard<'a, Seat>) -> (MutexGuard<'a, Seat>, Option<End>) {
         let mut request = self.inbox.at_hand();
-        if matches!(request, Err(RecvTimeoutError::Timeout)) && !place.worker.is_busy() {
-            let patience = place.worker.patience();
-            place.sleeps_until = Some(Instant::now() + patience);
-            drop(place);
+        if matches!(request, Err(RecvTimeoutError::Timeout)) && !seat.worker.is_busy() {
+            let patience = seat.worker.patience();
+            seat.sleeps_until = Some(Instant::now() + patience);
+            drop(seat);
             request = self.inbox.within(patience);
-            place = desk.sit_down();
-            place.sleeps_until = None;
+            seat = lead.lock();
+            seat.sleeps_until = None;
         }
         loop {
             match request {
                 Ok(request) => {
-                    desk.under_way.fetch_sub(1, Ordering::AcqRel);
-                    if let Some(end) = take(&mut place.worker, request) {
-                        return (place, Some(end));
+                    lead.under_way.fetch_sub(1, Ordering::AcqRel);
+                    if let Some(end) = take(&mut seat.worker, request) {
+                        return (seat, Some(end));
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => return (place, None),
-                Err(RecvTimeoutError::Disconnected) => return (place, Some(End::Abandoned)),
+                Err(RecvTimeoutError::Timeout) => return (seat, None),
+                Err(RecvTimeoutError::Disconnected) => return (seat, Some(End::Abandoned)),
             }
             request = self.inbox.at_hand();
         }
@@ -216,5 +216,5 @@ fn take(worker: &mut Worker, request: Request) -> Option<End> {
 }
 
 #[cfg(test)]
-#[path = "desk_tests.rs"]
+#[path = "leader_tests.rs"]
 mod tests;

@@ -25,25 +25,25 @@ fn quiet(entry: Entry) -> Request {
 }
 
 /// The thread sleeps for so long.
-fn sleeps(post: &Post, time: Duration) {
-    post.desk.sit_down().sleeps_until = Some(Instant::now() + time);
+fn sleeps(callers: &Callers, time: Duration) {
+    callers.lead.lock().sleeps_until = Some(Instant::now() + time);
 }
 
-fn is_logged_now(post: &Post, entry: Entry) -> bool {
-    post.log_now(unit(vec![entry]).0).is_none()
+fn is_logged_now(callers: &Callers, entry: Entry) -> bool {
+    callers.log_now(unit(vec![entry]).0).is_none()
 }
 
 #[test]
 fn a_stop_logs_all_that_was_sent_before_it() {
     let World { sim, worker, .. } = world(SPARES, settings());
-    let (post, clerk) = desk(worker);
-    (0..3).for_each(|first| post.send(quiet(block(first, 100))).unwrap());
+    let (callers, thread) = lead(worker);
+    (0..3).for_each(|first| callers.send(quiet(block(first, 100))).unwrap());
     let (reply, answer) = mpsc::sync_channel(1);
-    post.send(Request::Close(reply)).unwrap();
-    let thread = std::thread::spawn(move || clerk.run());
+    callers.send(Request::Close(reply)).unwrap();
+    let thread = std::thread::spawn(move || thread.run());
     assert!(matches!(answer.recv_timeout(LONG), Ok(Ok(()))));
     thread.join().unwrap();
-    assert!(!is_logged_now(&post, block(3, 100)), "it is closed");
+    assert!(!is_logged_now(&callers, block(3, 100)), "it is closed");
     let storage: Arc<dyn Storage> = Arc::new(sim);
     let again = recover(&storage, &Options { seed: Some(2), ..settings() }).unwrap();
     assert_eq!(again.writer.state().partitions[&P].admitted, 3);
@@ -51,10 +51,10 @@ fn a_stop_logs_all_that_was_sent_before_it() {
 
 #[test]
 fn who_waits_alone_logs_by_itself() {
-    let (post, _clerk) = desk(world(SPARES, settings()).worker);
+    let (callers, _clerk) = lead(world(SPARES, settings()).worker);
     for first in 0..3 {
         let (unit, answer) = unit(vec![block(first, 100)]);
-        assert!(post.log_now(unit).is_none(), "nobody runs the thread");
+        assert!(callers.log_now(unit).is_none(), "nobody runs the thread");
         // After the tenure's.
         assert!(matches!(answer.try_recv(), Ok(Ok(lsn)) if lsn == 2 + first as u64));
     }
@@ -62,33 +62,33 @@ fn who_waits_alone_logs_by_itself() {
 
 #[test]
 fn nobody_is_passed() {
-    let (post, mut clerk) = desk(world(SPARES, settings()).worker);
-    post.send(quiet(block(0, 100))).unwrap();
-    assert!(!is_logged_now(&post, block(1, 100)), "one is on its way");
-    let desk = Arc::clone(&post.desk);
-    let (place, end) = clerk.gather(&desk, desk.sit_down());
+    let (callers, mut thread) = lead(world(SPARES, settings()).worker);
+    callers.send(quiet(block(0, 100))).unwrap();
+    assert!(!is_logged_now(&callers, block(1, 100)), "one is on its way");
+    let lead = Arc::clone(&callers.lead);
+    let (seat, end) = thread.gather(&lead, lead.lock());
     assert!(end.is_none());
-    assert!(!is_logged_now(&post, block(1, 100)), "somebody is at the desk");
-    drop(place);
-    assert!(!is_logged_now(&post, block(1, 100)), "one is queued");
-    clerk.turn(&mut desk.sit_down().worker, None).unwrap();
-    assert!(is_logged_now(&post, block(1, 100)));
-    desk.sit_down().worker.fail(WalError::Closed);
-    assert!(!is_logged_now(&post, block(2, 100)), "the log is poisoned");
+    assert!(!is_logged_now(&callers, block(1, 100)), "somebody is at work");
+    drop(seat);
+    assert!(!is_logged_now(&callers, block(1, 100)), "one is queued");
+    thread.turn(&mut lead.lock().worker, None).unwrap();
+    assert!(is_logged_now(&callers, block(1, 100)));
+    lead.lock().worker.fail(WalError::Closed);
+    assert!(!is_logged_now(&callers, block(2, 100)), "the log is poisoned");
 }
 
 #[test]
 fn what_finds_no_space_is_left_to_the_thread_and_not_passed() {
     let World { sim, worker, .. } = world(2, settings());
     sim.set_capacity(Some(sim.used()));
-    let (post, mut clerk) = desk(worker);
-    sleeps(&post, HOUR);
+    let (callers, mut thread) = lead(worker);
+    sleeps(&callers, HOUR);
     let (unit, answer) = unit(vec![block(0, 100_000)]);
-    assert!(post.log_now(unit).is_none());
+    assert!(callers.log_now(unit).is_none());
     assert!(answer.try_recv().is_err(), "it waits");
-    assert!(matches!(clerk.inbox.at_hand(), Ok(Request::Look)), "the thread is woken up for it");
-    assert!(post.desk.sit_down().sleeps_until.is_none(), "once");
-    assert!(!is_logged_now(&post, block(1, 100)));
+    assert!(matches!(thread.inbox.at_hand(), Ok(Request::Look)), "the thread is woken up for it");
+    assert!(callers.lead.lock().sleeps_until.is_none(), "once");
+    assert!(!is_logged_now(&callers, block(1, 100)));
 }
 
 #[test]
@@ -100,13 +100,13 @@ fn the_thread_is_woken_up_for_what_is_due_before_it_wakes_by_itself() {
         (Duration::ZERO, HOUR, true),
     ] {
         let options = Options { idle, segment_age: 4 * HOUR, ..settings() };
-        let (post, mut clerk) = desk(world(SPARES, options).worker);
-        assert!(is_logged_now(&post, delivered(0)));
-        assert!(clerk.inbox.at_hand().is_err(), "it does not sleep");
+        let (callers, mut thread) = lead(world(SPARES, options).worker);
+        assert!(is_logged_now(&callers, delivered(0)));
+        assert!(thread.inbox.at_hand().is_err(), "it does not sleep");
         // A moment more than the idle time, which begins with the group.
-        sleeps(&post, sleep + Duration::from_secs(u64::from(idle == sleep && is_woken)));
-        assert!(is_logged_now(&post, delivered(0)));
-        let woken = matches!(clerk.inbox.at_hand(), Ok(Request::Look));
+        sleeps(&callers, sleep + Duration::from_secs(u64::from(idle == sleep && is_woken)));
+        assert!(is_logged_now(&callers, delivered(0)));
+        let woken = matches!(thread.inbox.at_hand(), Ok(Request::Look));
         assert_eq!(woken, is_woken, "an idle frame is due after {idle:?}, it sleeps {sleep:?}");
     }
 }
@@ -115,30 +115,30 @@ fn the_thread_is_woken_up_for_what_is_due_before_it_wakes_by_itself() {
 fn an_error_of_a_caller_at_work_poisons_the_log_and_everyone_is_told() {
     for is_asleep in [false, true] {
         let World { faults, worker, .. } = world(SPARES, settings());
-        let (post, clerk) = desk(worker);
+        let (callers, thread) = lead(worker);
         faults.fail_always(Operation::Sync, Some(EIO));
         if is_asleep {
-            sleeps(&post, HOUR);
+            sleeps(&callers, HOUR);
         }
         let (unit, answer) = unit(vec![block(0, 100)]);
-        assert!(post.log_now(unit).is_none());
-        assert!(post.desk.sit_down().worker.failure().is_some());
-        let thread = std::thread::spawn(move || clerk.run());
+        assert!(callers.log_now(unit).is_none());
+        assert!(callers.lead.lock().worker.failure().is_some());
+        let thread = std::thread::spawn(move || thread.run());
         assert!(matches!(answer.recv_timeout(LONG), Ok(Err(_))), "before it sleeps again: {is_asleep}");
-        drop(post);
+        drop(callers);
         thread.join().unwrap();
     }
 }
 
 #[test]
 fn a_panic_of_a_caller_at_work_poisons_the_log_and_everyone_is_told() {
-    let (post, clerk) = desk(world(SPARES, settings()).worker);
-    let thread = std::thread::spawn(move || clerk.run());
-    wait_until("the thread sleeps", || post.desk.sit_down().sleeps_until.is_some());
+    let (callers, thread) = lead(world(SPARES, settings()).worker);
+    let thread = std::thread::spawn(move || thread.run());
+    wait_until("the thread sleeps", || callers.lead.lock().sleeps_until.is_some());
     let (unit, answer) = unit(vec![block(5, 100)]);
-    assert!(post.log_now(unit).is_none(), "offsets are missing before it");
+    assert!(callers.log_now(unit).is_none(), "offsets are missing before it");
     assert!(matches!(answer.recv_timeout(LONG), Ok(Err(error)) if matches!(*error, WalError::Internal(_))));
-    drop(post);
+    drop(callers);
     thread.join().unwrap();
 }
 
@@ -146,14 +146,14 @@ fn a_panic_of_a_caller_at_work_poisons_the_log_and_everyone_is_told() {
 fn what_is_queued_is_not_slept_on() {
     let World { mut worker, .. } = world(SPARES, settings());
     worker.push(Unit { entries: vec![delivered(0)], reply: None });
-    let (post, mut clerk) = desk(worker);
+    let (callers, mut thread) = lead(worker);
     let (tell, told) = mpsc::channel();
     std::thread::spawn(move || {
-        let desk = Arc::clone(&clerk.desk);
-        let _ = tell.send(clerk.gather(&desk, desk.sit_down()).1.is_none());
+        let lead = Arc::clone(&thread.lead);
+        let _ = tell.send(thread.gather(&lead, lead.lock()).1.is_none());
     });
     assert_eq!(told.recv_timeout(LONG), Ok(true), "the idle frame is due in an hour");
-    drop(post);
+    drop(callers);
 }
 
 #[test]
@@ -162,24 +162,24 @@ fn with_nothing_to_do_the_thread_sleeps_until_something_is_due() {
     let options = Options { idle: Duration::ZERO, segment_age: due, ..settings() };
     let World { mut worker, .. } = world(SPARES, options);
     worker.rest().unwrap();
-    let (_post, mut clerk) = desk(worker);
-    let desk = Arc::clone(&clerk.desk);
+    let (_post, mut thread) = lead(worker);
+    let lead = Arc::clone(&thread.lead);
     let from = Instant::now();
-    let (place, end) = clerk.gather(&desk, desk.sit_down());
+    let (seat, end) = thread.gather(&lead, lead.lock());
     assert!(end.is_none() && from.elapsed() >= due);
-    assert!(place.sleeps_until.is_none(), "it is awake");
+    assert!(seat.sleeps_until.is_none(), "it is awake");
 }
 
 #[test]
 fn who_asks_a_log_that_failed_is_told_until_it_is_closed() {
-    let (post, mut clerk) = desk(world(SPARES, settings()).worker);
+    let (callers, mut thread) = lead(world(SPARES, settings()).worker);
     let (sent, answer) = unit(vec![delivered(0)]);
-    post.send(Request::Append(sent)).unwrap();
+    callers.send(Request::Append(sent)).unwrap();
     let (done, withdrawn) = mpsc::sync_channel(1);
-    post.send(Request::Withdraw(P, 1, done)).unwrap();
+    callers.send(Request::Withdraw(P, 1, done)).unwrap();
     let (reply, closed) = mpsc::sync_channel(1);
-    post.send(Request::Close(reply)).unwrap();
-    clerk.refuse_all(&Arc::new(WalError::Closed));
+    callers.send(Request::Close(reply)).unwrap();
+    thread.refuse_all(&Arc::new(WalError::Closed));
     assert!(matches!(answer.try_recv(), Ok(Err(_))));
     assert!(withdrawn.try_recv().is_err(), "it was not withdrawn");
     assert!(matches!(closed.try_recv(), Ok(Err(_))));
