@@ -37,6 +37,7 @@ pub fn main() -> i32 {
         }
     };
     raise_open_files();
+    signals::outlive_long_files();
     match dispatch(arguments) {
         Ok(code) => code,
         Err(failure) if failure.is_broken_pipe() => exit::OK,

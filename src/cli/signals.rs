@@ -1,8 +1,9 @@
-//! SIGINT and SIGTERM: the first asks for an ordered stop, the second ends the process.
+//! SIGINT and SIGTERM: the first asks for an ordered stop, the second ends the process. SIGXFSZ ends nothing.
 
 use super::exit::INTERRUPTED;
 use super::output::talk;
 use crate::pipeline::Control;
+use rustix::process::Signal;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,17 @@ pub(super) fn set(flag: Arc<AtomicBool>) -> io::Result<()> {
             std::process::exit(INTERRUPTED);
         }
     })
+}
+
+/// A file that would become longer than allowed (`LimitFSIZE=`, `ulimit -f`) is an error that names it, and not the end of
+/// the process without a word. Caught and not ignored: what is ignored, children ignore too. A refusal changes nothing.
+pub(super) fn outlive_long_files() {
+    let caught = tokio::runtime::Builder::new_current_thread().enable_io().build().and_then(|runtime| {
+        let _entered = runtime.enter();
+        signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))
+    });
+    // The handler stays for as long as the process lives, whoever listens.
+    drop(caught);
 }
 
 fn each(mut told: impl FnMut() + Send + 'static) -> io::Result<()> {
