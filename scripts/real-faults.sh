@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Faults that are real: every system call of log and files fails or kills in turn, disks fill up or become read-only, and
-# a run against an embedded Kafka is checked call by call. Needs strace and ptrace; as root also mounts small disks. What
-# the machine does not allow is skipped and named.
+# Faults that are real: every system call of log, files and commits fails or kills in turn, before it is made and after;
+# writes are cut short by limits and full disks; disks fill up or become read-only; and a run against an embedded Kafka is
+# checked call by call. Needs strace, ptrace and prlimit; as root also mounts small disks. What the machine does not allow
+# is skipped and named.
 #
 # The last line is JSON: {"sites":…,"injections":…,"lost":…,"doubled":…,"skipped":[…]}
 set -euo pipefail
@@ -15,7 +16,8 @@ code=0
 FOREBAY_REAL_FAULTS=all cargo test --release --locked --test real_faults -- --nocapture --test-threads=1 |
     tee "$out" >&2 || code=$?
 
-number() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" "$out" | tail -n 1; }
+# Several tests inject; each has a line.
+number() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" "$out" | awk '{ sum += $1 } END { print sum + 0 }'; }
 skipped=$(sed -n 's/^.*{"skipped":"\([^"]*\)".*$/"\1"/p' "$out" | paste -sd, -)
 sites=$(number sites) injections=$(number injections) lost=$(number lost) doubled=$(number doubled)
 printf '{"sites":%d,"injections":%d,"lost":%d,"doubled":%d,"skipped":[%s]}\n' \

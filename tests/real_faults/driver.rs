@@ -19,7 +19,7 @@ use forebay::sink::render::Format;
 use forebay::sink::target::{self, Target};
 use forebay::sink::{Receipt, Restored, Sink, Source};
 use forebay::wal::{self, Entry, Feed, Log, State};
-use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,9 +29,10 @@ use std::time::{Duration, Instant};
 pub const DIR: &str = "FOREBAY_FAULTS_DIR";
 /// The file that says how far offsets are committed, one line each.
 pub const COMMITS: &str = "commits";
-/// Records of a whole life.
-pub const RECORDS: i64 = 400;
-const PER_BLOCK: i64 = 10;
+/// Names the shape of the life, by its place in [`SHAPES`].
+pub const SHAPE: &str = "FOREBAY_FAULTS_SHAPE";
+/// Ends the life before its last record.
+pub const UNTIL: &str = "FOREBAY_FAULTS_UNTIL";
 const P: Partition = Partition { topic: 1, number: 0 };
 /// Exit code: the log has less than what was committed.
 pub const LOST: i32 = 65;
@@ -41,11 +42,62 @@ pub const STOPPED: i32 = 74;
 pub const HANGS: i32 = 75;
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn block(first: i64) -> Block {
-    let next = first + PER_BLOCK;
+/// How much there is of everything.
+#[derive(Debug)]
+pub struct Shape {
+    /// Records of a whole life.
+    pub records: i64,
+    pub per_block: i64,
+    pub value_bytes: usize,
+    pub segment_bytes: u64,
+    roll_bytes: u64,
+    batch_bytes: usize,
+}
+
+/// Many small groups, through the page cache.
+pub const SMALL: usize = 0;
+/// Groups that go past the page cache.
+pub const LARGE: usize = 1;
+/// Files that become longer than a segment.
+pub const FILES: usize = 2;
+
+pub static SHAPES: [Shape; 3] = [
+    Shape {
+        records: 400,
+        per_block: 10,
+        value_bytes: 700,
+        segment_bytes: 64 << 10,
+        roll_bytes: 60_000,
+        batch_bytes: 20_000,
+    },
+    Shape {
+        records: 60,
+        per_block: 4,
+        value_bytes: 150_000,
+        segment_bytes: 2 << 20,
+        roll_bytes: 1_500_000,
+        batch_bytes: 700_000,
+    },
+    Shape {
+        records: 400,
+        per_block: 10,
+        value_bytes: 700,
+        segment_bytes: 64 << 10,
+        roll_bytes: 150_000,
+        batch_bytes: 20_000,
+    },
+];
+
+fn number(name: &str) -> Option<i64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn block(first: i64, shape: &Shape) -> Block {
+    let next = first + shape.per_block;
     let mut batch = BatchBuilder::new(Vec::new(), first);
     for offset in first..next {
-        let value = format!("{offset:0700}");
+        let digits = offset.to_string();
+        let value = "0".repeat(shape.value_bytes - digits.len()) + &digits;
         batch.push(&RecordRef { offset, timestamp: 1, key: None, value: Some(value.as_bytes()), headers: &[] });
     }
     let batch = batch.finish(next, -1);
@@ -89,10 +141,12 @@ fn stopped(error: impl std::fmt::Display) -> i32 {
 }
 
 fn try_drive(dir: &Path) -> Result<(), i32> {
+    let shape = &SHAPES[number(SHAPE).map_or(SMALL, |shape| shape as usize)];
+    let records = number(UNTIL).unwrap_or(shape.records);
     let storage: Arc<dyn Storage> = Arc::new(Disk);
     let metrics = Arc::new(Metrics::new());
     let mut options = wal::Options::new(dir.join("wal"), Arc::clone(&metrics));
-    options.segment_bytes = 64 << 10;
+    options.segment_bytes = shape.segment_bytes;
     options.idle = Duration::from_millis(20);
     let opened = wal::open(Arc::clone(&storage), options).map_err(stopped)?;
     let known = opened.state.partitions.get(&P).cloned().unwrap_or_default();
@@ -109,17 +163,18 @@ fn try_drive(dir: &Path) -> Result<(), i32> {
     }
     let out = dir.join("out");
     storage.create_dir_all(&out).map_err(stopped)?;
-    let hour = Duration::from_secs(3600);
-    let files = FileOptions { format: Format::Raw, roll_bytes: 60_000, roll_age: hour, max_open: 8, sync_threads: 1 };
+    let (roll_bytes, roll_age) = (shape.roll_bytes, Duration::from_secs(3600));
+    let files = FileOptions { format: Format::Raw, roll_bytes, roll_age, max_open: 8, sync_threads: 1 };
     let progress = Arc::new(Progress::default());
-    let delivery =
-        delivery(opened.feed, &log, target::open(&Target::File { dir: out }, &files, &storage), &progress, metrics);
+    let sink = target::open(&Target::File { dir: out }, &files, &storage);
+    let delivery = delivery(opened.feed, &log, sink, shape.batch_bytes, &progress, metrics);
     let restored = restored(&opened.state);
     let delivery = std::thread::spawn(move || delivery.run(&restored));
     let until = Instant::now() + LIMIT;
     let mut appended = admitted;
-    let mut commits = std::fs::File::options().create(true).append(true).open(dir.join(COMMITS)).map_err(stopped)?;
-    while log.marks(P).delivered() < RECORDS || committed(dir) < RECORDS {
+    let commits =
+        std::fs::File::options().create(true).truncate(false).write(true).open(dir.join(COMMITS)).map_err(stopped)?;
+    while log.marks(P).delivered() < records || committed(dir) < records {
         if let Some(error) = log.failure() {
             return Err(stopped(error));
         }
@@ -127,13 +182,17 @@ fn try_drive(dir: &Path) -> Result<(), i32> {
             break;
         }
         // A few blocks at a time, so that many groups are synced.
-        if appended < RECORDS && log.marks(P).durable() >= appended - 20 {
-            log.append(Entry::Block(block(appended))).map_err(stopped)?;
-            appended += PER_BLOCK;
+        if appended < records && log.marks(P).durable() >= appended - 2 * shape.per_block {
+            log.append(Entry::Block(block(appended, shape))).map_err(stopped)?;
+            appended += shape.per_block;
         }
         let durable = log.marks(P).durable();
         if durable > committed(dir) {
-            commits.write_all(format!("{durable}\n").as_bytes()).map_err(stopped)?;
+            // One that fails is no reason to stop: the next one says more.
+            let end = commits.metadata().map_err(stopped)?.len();
+            if let Err(error) = commits.write_all_at(format!("{durable}\n").as_bytes(), end) {
+                eprintln!("not committed: {error}");
+            }
         }
         if Instant::now() > until {
             eprintln!("hangs: {:?}", log.status());
@@ -147,7 +206,14 @@ fn try_drive(dir: &Path) -> Result<(), i32> {
     log.close().map_err(stopped)
 }
 
-fn delivery(feed: Feed, log: &Log, sink: Box<dyn Sink>, progress: &Arc<Progress>, metrics: Arc<Metrics>) -> Delivery {
+fn delivery(
+    feed: Feed,
+    log: &Log,
+    sink: Box<dyn Sink>,
+    batch_bytes: usize,
+    progress: &Arc<Progress>,
+    metrics: Arc<Metrics>,
+) -> Delivery {
     let hour = Duration::from_secs(3600);
     Delivery::new(Parts {
         feed,
@@ -156,11 +222,11 @@ fn delivery(feed: Feed, log: &Log, sink: Box<dyn Sink>, progress: &Arc<Progress>
         sink,
         processor: Box::new(Identity),
         options: Options {
-            batch_bytes: 20_000,
+            batch_bytes,
             batch_age: Duration::from_millis(1),
             fence: false,
             dedupe: true,
-            waiting_bytes: 1 << 20,
+            waiting_bytes: 4 << 20,
         },
         hook: None,
         governor: Arc::new(Governor::new(Limits::default(), Settings::new(Kind::None, hour), Duration::ZERO)),

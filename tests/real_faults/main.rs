@@ -9,6 +9,7 @@
 mod driver;
 mod inject;
 mod kafka;
+mod limits;
 mod mounts;
 mod order;
 mod trace;
@@ -55,13 +56,15 @@ fn the_order_of_system_calls_of_log_and_files() {
     assert_eq!(report.violations, Vec::<String>::new());
     assert!(report.commits > 10 && report.receipts > 5 && report.removed > 0 && report.created > 2, "{report:?}");
     assert_eq!(report.unseen, 0);
-    assert_eq!(driver::committed(world.dir()), driver::RECORDS);
+    assert_eq!(driver::committed(world.dir()), world.shape().records);
     world.check_output();
     // The same run without some of its syncs breaks the rules.
     let without = |left_out: &dyn Fn(&str) -> bool| {
         let is_left_out = |i: usize| matches!(&trace.calls[i].call, Call::Sync(path) if left_out(path));
         let kept = trace.moments.iter().filter(|m| !is_left_out(m.of()));
-        checked(&Trace { calls: trace.calls.clone(), moments: kept.copied().collect() }).violations.join("\n")
+        checked(&Trace { calls: trace.calls.clone(), moments: kept.copied().collect(), ..Trace::default() })
+            .violations
+            .join("\n")
     };
     let of_segments = without(&|path| path.ends_with(".wal"));
     assert!(of_segments.contains("is committed") && of_segments.contains("goes"), "{of_segments}");
@@ -103,23 +106,54 @@ fn the_order_of_system_calls_of_a_run_with_kafka() {
     assert_eq!(report.unseen, 0);
 }
 
+/// Tells what was injected; the last lines of `scripts/real-faults.sh` are made of it.
+fn tell(outcome: &inject::Outcome) {
+    let inject::Outcome { sites, injections, lost, doubled, .. } = outcome;
+    println!("{}", serde_json::json!({ "sites": sites, "injections": injections, "lost": lost, "doubled": doubled }));
+}
+
 #[test]
 fn every_site_may_fail_or_be_the_last() {
     if let Err(why) = world::strace() {
         return skip("injection", &why);
     }
-    let outcome = inject::run(is_all());
-    println!(
-        "{}",
-        serde_json::json!({
-            "sites": outcome.sites,
-            "injections": outcome.injections,
-            "lost": outcome.lost,
-            "doubled": outcome.doubled,
-        })
-    );
+    let outcome = inject::run(driver::SMALL, (!is_all()).then_some(48));
+    tell(&outcome);
     assert_eq!(outcome.wrong, Vec::<String>::new());
-    assert!(outcome.sites > 100 && outcome.injections >= 30, "{outcome:?}");
+    assert!(outcome.sites > 100 && outcome.injections >= 40 && outcome.into_commits > 0, "{outcome:?}");
+}
+
+#[test]
+fn every_site_may_fail_or_be_the_last_where_groups_go_past_the_page_cache() {
+    if let Err(why) = world::strace().and_then(|()| world::direct()) {
+        return skip("injection into writes past the page cache", &why);
+    }
+    let outcome = inject::run(driver::LARGE, (!is_all()).then_some(40));
+    tell(&outcome);
+    assert_eq!(outcome.wrong, Vec::<String>::new());
+    println!("{} into writes past the page cache", outcome.into_direct);
+    assert!(outcome.direct >= 10 && outcome.injections >= 13 && outcome.into_direct >= 3, "{outcome:?}");
+}
+
+#[test]
+fn writes_may_be_cut_short_by_a_limit_on_files() {
+    if let Err(why) = world::strace().and_then(|()| limits::allowed()) {
+        return skip("writes cut short by a limit", &why);
+    }
+    let outcome = limits::run(is_all());
+    println!("{outcome:?}");
+    tell(&inject::Outcome {
+        injections: outcome.runs,
+        lost: outcome.lost,
+        doubled: outcome.doubled,
+        ..Default::default()
+    });
+    assert_eq!(outcome.wrong, Vec::<String>::new());
+    assert!(outcome.log > 0 && outcome.spares > 0 && outcome.files > 0 && outcome.signalled > 0, "{outcome:?}");
+    match world::direct() {
+        Ok(()) => assert!(outcome.direct > 0, "{outcome:?}"),
+        Err(why) => skip("writes past the page cache cut short", &why),
+    }
 }
 
 #[test]
@@ -132,5 +166,39 @@ fn a_full_disk_and_one_that_becomes_read_only() {
     match mounts::ext4() {
         Ok(disk) => mounts::read_only_in_the_middle(&disk),
         Err(why) => skip("loop-mounted ext4", &why),
+    }
+}
+
+#[test]
+fn a_limit_on_files_is_an_error_and_not_a_silent_end() {
+    let Some(binary) = forebay() else { return skip("the binary under a limit", "built without the binary") };
+    if let Err(why) = limits::allowed() {
+        return skip("the binary under a limit", &why);
+    }
+    let scratch = Scratch::new("long");
+    let starter = limits::starter(200_000, false);
+    let mut command = Command::new(&starter[0]);
+    command.args(&starter[1..]).arg(binary).args(["bench", "disk", "--dir"]).arg(scratch.path());
+    let run = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.code().is_some_and(|code| code != 0), "{:?}: {said}", run.status);
+    assert!(said.contains("File too large"), "{said}");
+}
+
+/// No multiple of a page, of a batch or of a record.
+const FREE: u64 = 101_111;
+
+#[test]
+fn writes_may_be_cut_short_by_a_full_disk() {
+    if let Err(why) = world::strace().and_then(|()| mounts::allowed()) {
+        return skip("writes cut short by a full disk", &why);
+    }
+    let cut = mounts::cut_by_a_full_disk(mounts::tmpfs().unwrap().path(), FREE);
+    assert!(cut > 0, "the writes to a full tmpfs were whole or refused");
+    // Another file system may refuse the whole write; what comes of it is checked all the same.
+    match mounts::ext4().map(|disk| mounts::cut_by_a_full_disk(disk.path(), FREE)) {
+        Ok(0) => skip("writes cut short by a full ext4", "it refused whole writes this time"),
+        Ok(_) => {}
+        Err(why) => skip("writes cut short by a full ext4", &why),
     }
 }

@@ -1,7 +1,9 @@
 //! File systems of our own: small ones that fill up, and one that becomes read-only.
 
-use super::driver::{RECORDS, STOPPED};
+use super::driver::STOPPED;
+use super::trace::{Call, Made};
 use super::world::{Scratch, World};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,7 +22,7 @@ impl Mount {
         Ok(Self { scratch })
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.scratch.path()
     }
 }
@@ -38,6 +40,10 @@ pub struct Ext4 {
 }
 
 impl Ext4 {
+    pub fn path(&self) -> &Path {
+        self.mount.path()
+    }
+
     fn image(&self) -> PathBuf {
         self.image.path().join("disk")
     }
@@ -51,7 +57,7 @@ fn run(command: &mut Command) -> Result<(), String> {
 
 /// Whether something can be mounted here.
 pub fn allowed() -> Result<(), String> {
-    Mount::new(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).map(drop)
+    tmpfs().map(drop)
 }
 
 pub fn ext4() -> Result<Ext4, String> {
@@ -89,7 +95,7 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// The log's whole life is longer than its disk: segments are retired and used again.
 pub fn a_small_tmpfs_holds_a_long_life() {
-    let disk = Mount::new(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).unwrap();
+    let disk = tmpfs().unwrap();
     let world = World::new("small");
     std::os::unix::fs::symlink(disk.path(), world.dir().join("wal")).unwrap();
     // What is left holds five segments.
@@ -100,13 +106,15 @@ pub fn a_small_tmpfs_holds_a_long_life() {
 
 /// Files find no space: the sink waits, and goes on by itself once there is some.
 pub fn a_full_tmpfs_stops_it_and_space_lets_it_go_on() {
-    let disk = Mount::new(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).unwrap();
+    let disk = tmpfs().unwrap();
     let world = World::new("full");
     std::os::unix::fs::symlink(disk.path(), world.dir().join("out")).unwrap();
     let ballast = disk.path().join("ballast");
     std::fs::write(&ballast, vec![1; (1 << 20) - (100 << 10)]).unwrap();
     let child = world.plain().spawn().unwrap();
-    wait_for("all is committed or the log stands", || super::driver::committed(world.dir()) > RECORDS / 2);
+    wait_for("all is committed or the log stands", || {
+        super::driver::committed(world.dir()) > world.shape().records / 2
+    });
     wait_for("the disk is full", || {
         let volume = rustix::fs::statvfs(disk.path()).unwrap();
         volume.f_bavail * volume.f_frsize < 16 << 10
@@ -116,13 +124,47 @@ pub fn a_full_tmpfs_stops_it_and_space_lets_it_go_on() {
     world.check_output();
 }
 
+/// Fills a disk but for so many bytes. How many it has left for a file it does not say to the byte.
+fn fill(ballast: &Path, but: u64) {
+    let mut file = std::fs::File::create(ballast).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    file.sync_all().unwrap();
+    file.set_len(file.metadata().unwrap().len() - but).unwrap();
+    file.sync_all().unwrap();
+}
+
+/// The same under strace, with so many bytes free; how many writes were cut short where the disk ended. The rest of them
+/// came later.
+pub fn cut_by_a_full_disk(disk: &Path, bytes: u64) -> usize {
+    let world = World::new("cut");
+    let files = disk.join("out");
+    std::fs::create_dir(&files).unwrap();
+    std::os::unix::fs::symlink(&files, world.dir().join("out")).unwrap();
+    let ballast = disk.join("ballast");
+    fill(&ballast, bytes);
+    let mut strace = world.under_strace(&[], &[]).spawn().unwrap();
+    let full = world.wait_for_line(&mut strace, |line| line.contains(" ENOSPC "));
+    assert!(full.is_some(), "no write found the disk full: {}", world.said());
+    std::fs::remove_file(&ballast).unwrap();
+    assert_eq!(ended(strace), Some(0), "{}", world.said());
+    let trace = world.calls();
+    let of_file = |made: &&Made| matches!(&made.call, Call::Write { path, .. } if path.ends_with(".part"));
+    world.check_output();
+    trace.calls.iter().filter(of_file).filter(|made| made.is_short()).count()
+}
+
+/// A file system in memory of a size of its own.
+pub fn tmpfs() -> Result<Mount, String> {
+    Mount::new(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+}
+
 /// The disk becomes read-only in the middle, its journal aborted: the process stops, and loses nothing.
 pub fn read_only_in_the_middle(disk: &Ext4) {
     let dir = disk.mount.path().join("life");
     std::fs::create_dir(&dir).unwrap();
     let world = World::in_dir(&dir);
     let child = world.plain().spawn().unwrap();
-    wait_for("a third is committed", || super::driver::committed(&dir) > RECORDS / 3);
+    wait_for("a third is committed", || super::driver::committed(&dir) > world.shape().records / 3);
     run(Command::new("mount").args(["-o", "remount,abort"]).arg(disk.mount.path())).unwrap();
     assert_eq!(ended(child), Some(STOPPED), "{}", world.said());
     run(Command::new("umount").arg(disk.mount.path())).unwrap();

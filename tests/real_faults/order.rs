@@ -3,7 +3,7 @@
 //! Durable here means: written by a call that ended before the sync began that ended well, in a file whose name was
 //! synced in the same way. What a failed sync was to cover is never durable, whatever a later one says.
 
-use super::trace::{Call, Moment, Piece, Trace};
+use super::trace::{Call, Made, Moment, Piece, Trace};
 use bytes::Bytes;
 use forebay::wal::Entry;
 use forebay::wal::format::frame::{FRAME_HEADER, FrameHeader};
@@ -29,7 +29,8 @@ enum Fate {
 #[derive(Debug)]
 struct Write {
     end: u64,
-    facts: Vec<Fact>,
+    /// Each with the end of its frame.
+    facts: Vec<(u64, Fact)>,
     done: bool,
     fate: Fate,
 }
@@ -39,6 +40,8 @@ struct File {
     salt: u64,
     writes: HashMap<usize, Write>,
     is_named: bool,
+    /// Where a write was cut short, and what it did not get to: the next one from there does.
+    rest: Option<(u64, Vec<(u64, Fact)>)>,
     /// From an earlier trace: everything in it counts as durable.
     reach: u64,
 }
@@ -86,7 +89,7 @@ impl Order {
         for moment in &trace.moments {
             match *moment {
                 Moment::Begin(i) => self.begin(i, &trace.calls[i].call),
-                Moment::End(i, ok) => self.end(i, ok, &trace.calls[i].call),
+                Moment::End(i, ok) => self.end(i, ok, &trace.calls[i]),
             }
         }
         // The next trace numbers its calls anew.
@@ -147,11 +150,16 @@ impl Order {
         }
     }
 
-    fn end(&mut self, i: usize, ok: bool, call: &Call) {
-        match call {
-            Call::Write { path, .. } => {
-                if let Some(write) = self.files.get_mut(path).and_then(|file| file.writes.get_mut(&i)) {
-                    write.done = ok;
+    fn end(&mut self, i: usize, ok: bool, made: &Made) {
+        match &made.call {
+            Call::Write { path, position, .. } => {
+                let Some(file) = self.files.get_mut(path) else { return };
+                let Some(write) = file.writes.get_mut(&i) else { return };
+                write.done = ok;
+                if made.is_short() {
+                    write.end = position.unwrap_or_default() + made.returned.unwrap_or_default() as u64;
+                    let (written, rest) = write.facts.drain(..).partition(|(end, _)| *end <= write.end);
+                    (write.facts, file.rest) = (written, Some((write.end, rest)));
                 }
             }
             Call::Sync(_) => {
@@ -185,7 +193,7 @@ impl Order {
     fn fold(&mut self, path: &str) {
         let Some(file) = self.files.get_mut(path).filter(|file| file.is_named) else { return };
         for write in file.writes.values_mut().filter(|write| write.fate == Fate::Durable) {
-            for fact in write.facts.drain(..) {
+            for (_, fact) in write.facts.drain(..) {
                 match fact {
                     Fact::Admitted { partition, next } => {
                         let known = self.admitted.entry(partition).or_default();
@@ -211,9 +219,14 @@ impl Order {
         let len: u64 = pieces.iter().map(|piece| piece.len as u64).sum();
         let position = position.unwrap_or_default();
         let is_log = path.ends_with(".wal") || path.ends_with(".spare");
-        let (facts, unseen) = if is_log { facts(file, pieces, position) } else { (Vec::new(), 0) };
+        let rest = file.rest.take_if(|(from, _)| *from == position);
+        let (facts, unseen) = match rest {
+            Some((_, facts)) => (facts, 0),
+            None if is_log => facts(file, pieces, position),
+            None => (Vec::new(), 0),
+        };
         self.report.unseen += unseen;
-        let receipts: Vec<Fact> = facts.iter().filter(|f| matches!(f, Fact::Receipt { .. })).cloned().collect();
+        let receipts: Vec<Fact> = facts.iter().map(|(_, f)| f.clone()).collect();
         file.writes.insert(i, Write { end: position + len, facts, done: false, fate: Fate::Written });
         // What a new segment begins with was logged before.
         for receipt in receipts.into_iter().filter(|_| path.ends_with(".wal")) {
@@ -260,25 +273,26 @@ fn shown(pieces: &[Piece], at: u64, want: usize) -> Option<&[u8]> {
     None
 }
 
-/// The frames of a write to a segment, and how many could not be seen.
-fn facts(file: &mut File, pieces: &[Piece], position: u64) -> (Vec<Fact>, usize) {
+/// The frames of a write to a segment with their ends, and how many could not be seen.
+fn facts(file: &mut File, pieces: &[Piece], position: u64) -> (Vec<(u64, Fact)>, usize) {
     let (mut facts, mut at) = (Vec::new(), 0);
     let len: u64 = pieces.iter().map(|piece| piece.len as u64).sum();
     if position == 0 {
         let page = shown(pieces, 0, HEADER_BYTES).and_then(|page| SegmentHeader::decode(page).ok());
         let Some(header) = page else { return (facts, 0) };
         file.salt = header.salt;
-        facts.push(Fact::RetiredBelow(header.retired_below));
         at = 2 * HEADER_BYTES as u64;
+        facts.push((at, Fact::RetiredBelow(header.retired_below)));
     }
     while at < len {
         let Some(bytes) = shown(pieces, at, FRAME_HEADER) else { return (facts, 1) };
         let Ok(header) = FrameHeader::decode(bytes, file.salt, position + at) else { break };
+        let end = position + at + header.frame_len();
         let block = header.block().map(|block| (block.partition.number, block.next));
         if let Some((partition, next)) = block {
-            facts.push(Fact::Admitted { partition, next });
+            facts.push((end, Fact::Admitted { partition, next }));
         } else if let Some(payload) = shown(pieces, at + FRAME_HEADER as u64, header.payload_len as usize) {
-            facts.extend(fact(&header, payload));
+            facts.extend(fact(&header, payload).map(|fact| (end, fact)));
         } else if header.kind.has_lsn() && header.payload_len > 0 {
             return (facts, 1);
         }

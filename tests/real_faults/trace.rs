@@ -1,12 +1,15 @@
 //! Reads what `strace -f -y -x` wrote: calls with their beginnings and ends in order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What is traced.
 pub const CALLS: &str = "openat,fdatasync,fsync,pwritev,pwritev2,pwrite64,write,writev,sendmsg,sendto,rename,renameat,\
                          renameat2,unlink,unlinkat,ftruncate";
 /// So many bytes of each buffer are shown.
 pub const SHOWN: usize = 20_000;
+
+/// What is said of a call that is held when it has been made.
+pub const HELD: &str = "(DELAYED)";
 
 /// A buffer: the bytes that were shown, and how many there were.
 #[derive(Clone, Debug)]
@@ -36,6 +39,21 @@ pub struct Made {
     pub call: Call,
     /// What was changed by `strace -e inject`.
     pub injected: bool,
+    /// What was held by it when it had been made.
+    pub held: bool,
+    /// By a file that was opened to be written past the page cache.
+    pub direct: bool,
+    /// What it gave back; nothing if it never came back.
+    pub returned: Option<i64>,
+}
+
+impl Made {
+    /// A write of which something was written, and not all.
+    pub fn is_short(&self) -> bool {
+        let Call::Write { pieces, .. } = &self.call else { return false };
+        let asked: usize = pieces.iter().map(|piece| piece.len).sum();
+        self.returned.is_some_and(|returned| returned > 0 && returned < asked as i64)
+    }
 }
 
 /// The moments of a trace: a call begins, or has ended well or not.
@@ -58,6 +76,8 @@ impl Moment {
 pub struct Trace {
     pub calls: Vec<Made>,
     pub moments: Vec<Moment>,
+    /// Descriptors that go past the page cache.
+    pub direct: HashSet<String>,
 }
 
 impl Trace {
@@ -78,13 +98,19 @@ impl Trace {
                 continue;
             };
             let found = call(name, arguments).map(|call| {
-                trace.calls.push(Made { thread, name: name.to_owned(), call, injected: false });
+                let descriptor = arguments.split_once('<').map_or("", |(number, _)| number);
+                // It has one buffer; others with that descriptor may have been opened unseen.
+                let is_one = matches!(&call, Call::Write { pieces, .. } if pieces.len() == 1);
+                let direct = is_one && trace.direct.contains(descriptor);
+                let (injected, held, returned) = (false, false, None);
+                trace.calls.push(Made { thread, name: name.to_owned(), call, injected, held, direct, returned });
                 trace.moments.push(Moment::Begin(trace.calls.len() - 1));
                 trace.calls.len() - 1
             });
             match found {
                 _ if unfinished => drop(pending.insert(thread, found)),
                 Some(i) => trace.end(i, rest),
+                None if name == "openat" => trace.opened(rest),
                 None => {}
             }
         }
@@ -92,11 +118,27 @@ impl Trace {
     }
 
     fn end(&mut self, i: usize, line: &str) {
-        self.calls[i].injected = line.contains("(INJECTED)");
         let result = line.rsplit_once(" = ").map_or("?", |(_, result)| result);
+        let made = &mut self.calls[i];
+        (made.injected, made.held) = (result.contains("(INJECTED)"), result.contains(HELD));
+        made.returned = result.split([' ', '<']).next().and_then(|number| number.parse().ok());
+        if made.name == "openat" {
+            self.opened(line);
+        }
         // A call that never returned has no end.
         if !result.starts_with('?') {
             self.moments.push(Moment::End(i, !result.starts_with('-')));
+        }
+    }
+
+    /// A descriptor is another file's from now on.
+    fn opened(&mut self, line: &str) {
+        let result = line.rsplit_once(" = ").map_or("", |(_, result)| result);
+        let descriptor = result.split('<').next().unwrap_or_default().to_owned();
+        if line.contains("O_DIRECT|") || line.contains("|O_DIRECT,") || line.contains("|O_DIRECT)") {
+            self.direct.insert(descriptor);
+        } else {
+            self.direct.remove(&descriptor);
         }
     }
 }
