@@ -16,7 +16,7 @@ wire=(batches)
 heavy='anyhow|axum|clap|clap_complete|comfy-table|indicatif|mimalloc|plotters|rdkafka|tokio|tracing-subscriber'
 # What the tests of these rooms are called.
 tests=(
-    crash_sweep corruption torn_tails recovery_table wal_format wal_format_golden wal_log wal_direct wal_order wal_held wal_rules file_sink
+    crash_sweep corruption torn_tails recovery_table wal_format wal_format_golden wal_log wal_direct wal_order wal_held wal_rules file_sink joint_crash
     fuzz_smoke second_reader delivery ownership_model pid_golden wal_failed_sync wal_quick_open wal_repair wal_queueing wal_reading wal_scanning wal_scrubbing real_faults
 )
 

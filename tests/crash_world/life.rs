@@ -184,6 +184,8 @@ pub struct Life {
     /// How large segments are.
     pub segment_bytes: u64,
     starts: u64,
+    /// The way to a feed, if someone reads along.
+    handover: Option<Arc<Handover>>,
 }
 
 impl Life {
@@ -200,6 +202,7 @@ impl Life {
             watches: false,
             segment_bytes: SEGMENT_BYTES,
             starts: 0,
+            handover: None,
             metrics,
         }
     }
@@ -251,12 +254,7 @@ impl Life {
 
     /// What the feed of a log that was just opened hands out.
     fn blocks_of(&self, log: &Recovered) -> Result<Vec<(u64, Block)>, End> {
-        let (writer, from): (&Writer, Location) = (&log.writer, log.feed_from);
-        let next = writer.durable_lsn() + 1;
-        let handover = Arc::new(Handover::new(1 << 20, from, next, Arc::clone(&self.metrics)));
-        let state = writer.state().clone();
-        let storage = Arc::new(self.sim.clone());
-        let mut feed = Feed::new(storage, Arc::clone(writer.catalogue()), handover, state, Vec::new());
+        let (mut feed, _) = self.feed_of(log, 1 << 20);
         let mut found = Vec::new();
         while let Some(item) = feed.next(Duration::ZERO)? {
             match item {
@@ -271,6 +269,46 @@ impl Life {
             }
         }
         Ok(found)
+    }
+
+    fn feed_of(&self, log: &Recovered, bytes: usize) -> (Feed, Arc<Handover>) {
+        let (writer, from): (&Writer, Location) = (&log.writer, log.feed_from);
+        let next = writer.durable_lsn() + 1;
+        let handover = Arc::new(Handover::new(bytes, from, next, Arc::clone(&self.metrics)));
+        let (state, storage) = (writer.state().clone(), Arc::new(self.sim.clone()));
+        let feed = Feed::new(storage, Arc::clone(writer.catalogue()), Arc::clone(&handover), state, Vec::new());
+        (feed, handover)
+    }
+
+    /// The feed of a log that was just opened, which also gets what is appended from now on.
+    pub fn feed(&mut self, bytes: usize) -> Feed {
+        let (feed, handover) = self.feed_of(self.log.as_ref().expect("open"), bytes);
+        self.handover = Some(handover);
+        feed
+    }
+
+    /// As the log's worker does when entries are durable.
+    fn hand_over(&mut self, entries: &[Entry]) {
+        let Some(handover) = self.handover.clone() else { return };
+        let writer = self.writer();
+        let blocks = entries.iter().zip(writer.locations()).filter_map(|(entry, at)| match entry {
+            Entry::Block(block) => Some((at, block)),
+            _ => None,
+        });
+        handover.put(blocks, writer.durable_lsn() + 1);
+    }
+
+    /// The entry that retires what is not needed any more; where the feed reads nothing is given up.
+    pub fn retirement(&mut self) -> Option<Entry> {
+        let pinned = self.handover.as_ref().map_or(u64::MAX, |handover| handover.pinned());
+        self.writer().retirement(pinned)
+    }
+
+    /// Recycles what was retired durably.
+    pub fn recycle(&mut self) -> Result<(), End> {
+        let retired = self.writer().retired();
+        self.writer().rack().hand_over(retired.iter().map(|s| (s.number, s.len)));
+        self.spares()
     }
 
     /// Prepares spares and recycles what is retired.
@@ -303,6 +341,7 @@ impl Life {
             if lsn != durable as u64 {
                 return Err(End::Violation(format!("LSN {lsn} is durable after {durable} entries")));
             }
+            self.hand_over(&rest[..count]);
             rest = &rest[count..];
             self.spares()?;
         }
@@ -317,14 +356,8 @@ impl Life {
     }
 
     pub fn retire(&mut self) -> Result<(), End> {
-        if let Some(entry) = self.writer().retirement(u64::MAX)
-            && self.append(&[entry])?
-        {
-            let retired = self.writer().retired();
-            self.writer().rack().hand_over(retired.iter().map(|s| (s.number, s.len)));
-            self.spares()?;
-        }
-        Ok(())
+        let entry = self.retirement();
+        if entry.is_some() && self.append(entry.as_slice())? { self.recycle() } else { Ok(()) }
     }
 
     /// A clean stop.
@@ -343,7 +376,7 @@ impl Life {
 
     /// The process is gone; the machine goes on as `next`.
     pub fn goes_on(&mut self, next: Sim) {
-        self.log = None;
+        (self.log, self.handover) = (None, None);
         self.sim = next;
         if self.watches {
             self.sim.watch();

@@ -171,7 +171,7 @@ impl SinkLog for Log {
 
 /// The machine's disk with some syncs left out.
 #[derive(Debug)]
-pub struct Lax(Sim, Option<Missing>);
+pub struct Lax(pub Sim, pub Option<Missing>);
 
 #[derive(Debug)]
 pub struct LaxFile(Arc<dyn File>);
