@@ -53,6 +53,7 @@ fn ending(seed: u64, life: u64, operation: u64) -> Ending {
     let choice = seed * 1009 + operation * 31 + life;
     match (seed + life) % 4 {
         0 => Ending::Kill,
+        1 => Ending::Unreadable(choice),
         2 => Ending::Evict(choice),
         _ => Ending::PowerCut(choice),
     }
@@ -69,7 +70,7 @@ fn stopped(setup: &Setup, operations: u64, stop: u64, seed: u64, missing: Option
 
 /// The same with an error, and one more in the second life.
 fn failed(setup: &Setup, operations: u64, at: u64, seed: u64) -> Result<(), String> {
-    let mut world = World::new(setup, seed, None).with_dirs();
+    let mut world = World::new(setup, seed, None);
     let trouble = if seed % 3 == 2 { Trouble::Refuse(at) } else { Trouble::Fail(at) };
     world.live(&setup.acts, trouble, ending(seed, 0, at))?;
     let again = (at * 7 + seed * 131) % operations;
@@ -107,7 +108,7 @@ fn each_record_once_whatever_operation_fails() {
 }
 
 fn long_world(seed: u64, missing: Option<Missing>) -> World {
-    World::new(&long(seed), seed, missing).with_dirs()
+    World::new(&long(seed), seed, missing)
 }
 
 /// Many lives of one machine, each ended in another way. How many came to their end.

@@ -74,11 +74,13 @@ impl Storage for Disk {
             }
         }
         for level in missing.iter().rev() {
+            let parent = level.parent().unwrap_or(Path::new(""));
             match DirBuilder::new().mode(0o700).create(level) {
-                Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-                    return Err(IoError::new("create directory", level, e));
-                }
-                _ => self.sync_dir(level.parent().unwrap_or(Path::new("")))?,
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => self.sync_dir(parent)?,
+                Err(e) => return Err(IoError::new("create directory", level, e)),
+                // The next sync would say that all is well, and a power cut would take the directory and all that is in
+                // it by then: only a name made anew is written again.
+                Ok(()) => self.sync_dir(parent).inspect_err(|_| drop(std::fs::remove_dir(level)))?,
             }
         }
         Ok(())

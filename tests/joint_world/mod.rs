@@ -7,12 +7,11 @@ pub mod real_copy;
 pub mod run;
 pub mod workload;
 
-use crate::crash_world::life::{DIR, End, Expected, Life};
+use crate::crash_world::life::{End, Expected, Life};
 use crate::crash_world::steps::Random;
 use crate::file_sink_world::source;
 use copies::Copies;
 use desk::Desk;
-use forebay::io::Storage;
 use forebay::io::sim::Sim;
 use forebay::metrics::Metrics;
 use forebay::wal::{NO_OFFSET, PartitionState};
@@ -84,6 +83,8 @@ pub enum Ending {
     /// A kill, after which clean pages left the cache.
     Evict(u64),
     PowerCut(u64),
+    /// A power cut, after which pages on their way can't be read until they are written again.
+    Unreadable(u64),
 }
 
 /// See the module.
@@ -113,15 +114,6 @@ impl World {
             seen: BTreeMap::new(),
             recoveries: seed,
         }
-    }
-
-    /// Directories that a failed sync lost can't be made durable by syncing again: these are here from the start.
-    pub fn with_dirs(self) -> Self {
-        let dirs = (0..PARTITIONS).map(|number| format!("{OUT}/topic=orders/partition={number}"));
-        for dir in dirs.chain([DIR.to_owned()]) {
-            self.sim().create_dir_all(Path::new(&dir)).unwrap();
-        }
-        self
     }
 
     pub fn sim(&self) -> &Sim {
@@ -187,6 +179,7 @@ impl World {
             Ending::Kill => sim.kill(),
             Ending::Evict(seed) => sim.kill_and_evict(seed),
             Ending::PowerCut(seed) => sim.crash(seed),
+            Ending::Unreadable(seed) => sim.crash_unreadably(seed),
         };
         self.desk.life.goes_on(next);
         self.observe()

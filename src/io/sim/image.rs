@@ -132,6 +132,10 @@ impl Image {
         self.directories.insert(path.to_path_buf(), Arc::default());
     }
 
+    pub fn remove_directory(&mut self, path: &Path) {
+        self.directories.remove(path);
+    }
+
     /// What a power cut leaves.
     pub fn after_power_cut(&self, random: &mut Random, harm: Harm) -> Self {
         let mut left = Self::new();

@@ -198,6 +198,17 @@ impl Sim {
         });
         made.map_err(|e| IoError::new("create directory", dir, e))
     }
+
+    /// Removes an empty directory.
+    fn remove_dir(&self, dir: &Path) -> Result<(), IoError> {
+        let (parent, name) = split(dir);
+        let removed = self.machine().atomic(|m| {
+            m.directory(parent)?.unlink(name);
+            m.image.remove_directory(dir);
+            Ok(())
+        });
+        removed.map_err(|e| IoError::new("remove directory", dir, e))
+    }
 }
 
 impl Storage for Sim {
@@ -252,7 +263,7 @@ impl Storage for Sim {
         }
         for level in missing.iter().rev() {
             self.make_dir(level)?;
-            self.sync_dir(split(level).0)?;
+            self.sync_dir(split(level).0).inspect_err(|_| drop(self.remove_dir(level)))?;
         }
         Ok(())
     }

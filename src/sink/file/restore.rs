@@ -149,8 +149,8 @@ impl Restore<'_> {
         }
         let finished = self.detail.state == State::Finished;
         self.drop_copy(&paths)?;
-        let part = self.look_at(&paths.part)?;
-        let published = self.look_at(&paths.published)?;
+        let part = self.look_at(&paths.part, !finished)?;
+        let published = self.look_at(&paths.published, false)?;
         let action = decide(finished, part, published, self.detail.tail.position == 0);
         // A directory sync that failed may have lost the name of what is here, and another sync would not say so.
         let unsure = action == Action::Keep && self.storage.exists(&paths.unsure)?;
@@ -187,7 +187,8 @@ impl Restore<'_> {
         Ok(Some(OpenFile::restored(self.detail, self.receipt)))
     }
 
-    fn look_at(&self, path: &Path) -> Result<Found, SinkError> {
+    /// `is_open`: it was perhaps written to when the machine stopped.
+    fn look_at(&self, path: &Path, is_open: bool) -> Result<Found, SinkError> {
         if !self.storage.exists(path)? {
             return Ok(Found::Missing);
         }
@@ -198,7 +199,11 @@ impl Restore<'_> {
         if !whole_before_tail {
             return Ok(Found::Damaged);
         }
-        let whole = copy(&file, *len, &mut read, |_, _| Ok(()))? && read.crc == *crc;
+        let whole = match copy(&file, *len, &mut read, |_, _| Ok(())) {
+            // A power cut may leave a page that was on its way unreadable until it is written again: it is as good as torn.
+            Err(SinkError::Io(_)) if is_open => false,
+            other => other? && read.crc == *crc,
+        };
         Ok(match (whole, file.len()? > *len) {
             (false, _) => Found::Torn,
             (true, false) => Found::Exact,
