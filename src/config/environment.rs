@@ -6,14 +6,17 @@
 pub const PREFIX: &str = "FOREBAY_";
 
 /// With the prefix: what `io::hook`, the project's tests and its scripts read. Their child processes inherit them.
-const OTHERS: [&str; 25] = [
+const OTHERS: [&str; 28] = [
     "BINARY",
     "BROKER_HEAP",
     "DAMAGED",
     "FAULTS_DIR",
+    "FAULTS_SHAPE",
+    "FAULTS_UNTIL",
     "FLIPS",
     "HOOK_AFTER_SYNC",
     "HOOK_AFTER_WRITE",
+    "JOINT_LIVES",
     "KILLS",
     "MUSEUM_LIMIT",
     "MUSEUM_TARGET",
