@@ -69,12 +69,13 @@ pub fn starter(limit: u64, is_ignored: bool) -> Vec<String> {
 }
 
 /// Limits of a shape: odd ones that no write begins at, and for writes past the page cache whole pages too, as others
-/// are not taken there.
+/// are not taken there. What half a life writes reaches beyond each of them, whatever groups it comes in: one segment at
+/// least is filled in it from its first block to its last, and one file.
 fn limits(shape: usize, is_all: bool) -> Vec<u64> {
     let (from, to, count) = match shape {
-        SMALL => (9_001, 64 << 10, if is_all { 40 } else { 6 }),
-        LARGE => (200 << 12, 2 << 20, if is_all { 20 } else { 6 }),
-        _ => (70_001, 150_000, if is_all { 20 } else { 3 }),
+        SMALL => (9_001, 56_000, if is_all { 40 } else { 6 }),
+        LARGE => (200 << 12, 1_800_000, if is_all { 20 } else { 6 }),
+        _ => (70_001, 130_000, if is_all { 20 } else { 3 }),
     };
     let each = (0..count).map(|number| from + (to - from) * number / count);
     each.enumerate()

@@ -132,6 +132,7 @@ fn every_site_may_fail_or_be_the_last_where_groups_go_past_the_page_cache() {
     tell(&outcome);
     assert_eq!(outcome.wrong, Vec::<String>::new());
     println!("{} into writes past the page cache", outcome.into_direct);
+    // However blocks come together: three fit into a segment, and each of the five has a write and a sync of its own.
     assert!(outcome.direct >= 10 && outcome.injections >= 13 && outcome.into_direct >= 3, "{outcome:?}");
 }
 

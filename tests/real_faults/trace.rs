@@ -83,13 +83,13 @@ pub struct Trace {
 impl Trace {
     pub fn parse(text: &str) -> Self {
         let mut trace = Self::default();
-        let mut pending: HashMap<u32, Option<usize>> = HashMap::new();
+        let mut pending: HashMap<u32, (Option<usize>, &str)> = HashMap::new();
         for line in text.lines() {
             let Some((thread, rest)) = line.split_once(' ') else { continue };
             let (Ok(thread), rest) = (thread.parse(), rest.trim_start()) else { continue };
             if rest.starts_with("<...") {
-                if let Some(Some(i)) = pending.remove(&thread) {
-                    trace.end(i, rest);
+                if let Some((found, begun)) = pending.remove(&thread) {
+                    trace.end(found, begun, rest);
                 }
                 continue;
             }
@@ -107,24 +107,25 @@ impl Trace {
                 trace.moments.push(Moment::Begin(trace.calls.len() - 1));
                 trace.calls.len() - 1
             });
-            match found {
-                _ if unfinished => drop(pending.insert(thread, found)),
-                Some(i) => trace.end(i, rest),
-                None if name == "openat" => trace.opened(rest),
-                None => {}
+            if unfinished {
+                pending.insert(thread, (found, rest));
+            } else {
+                trace.end(found, rest, rest);
             }
         }
         trace
     }
 
-    fn end(&mut self, i: usize, line: &str) {
-        let result = line.rsplit_once(" = ").map_or("?", |(_, result)| result);
+    /// A call has ended that was found, or is none that matters here; its line may be in two parts, or twice the same.
+    fn end(&mut self, found: Option<usize>, begun: &str, ended: &str) {
+        let result = ended.rsplit_once(" = ").map_or("?", |(_, result)| result);
+        if begun.starts_with("openat(") {
+            self.opened(begun, result);
+        }
+        let Some(i) = found else { return };
         let made = &mut self.calls[i];
         (made.injected, made.held) = (result.contains("(INJECTED)"), result.contains(HELD));
         made.returned = result.split([' ', '<']).next().and_then(|number| number.parse().ok());
-        if made.name == "openat" {
-            self.opened(line);
-        }
         // A call that never returned has no end.
         if !result.starts_with('?') {
             self.moments.push(Moment::End(i, !result.starts_with('-')));
@@ -132,10 +133,10 @@ impl Trace {
     }
 
     /// A descriptor is another file's from now on.
-    fn opened(&mut self, line: &str) {
-        let result = line.rsplit_once(" = ").map_or("", |(_, result)| result);
+    fn opened(&mut self, begun: &str, result: &str) {
         let descriptor = result.split('<').next().unwrap_or_default().to_owned();
-        if line.contains("O_DIRECT|") || line.contains("|O_DIRECT,") || line.contains("|O_DIRECT)") {
+        let flags = begun.rsplit_once('"').map_or("", |(_, flags)| flags);
+        if flags.split(['|', ',', ' ', ')']).any(|flag| flag == "O_DIRECT") {
             self.direct.insert(descriptor);
         } else {
             self.direct.remove(&descriptor);
